@@ -1,0 +1,370 @@
+// Package api is the contract between the gateways and the services behind NATS: the subjects of the
+// requests, their JSON bodies and the events. Requests are served with nats.go's micro framework (see natsx.Serve) and
+// made with natsx.Call; failures are *wire.Error on both sides.
+//
+// Rule for changes: two versions run side by side during a rollout, so fields are added, never renamed or reused.
+package api
+
+import "parley/pkg/wire"
+
+// Request subjects: svc.<service>.<method>.
+const (
+	AuthRegister      = "svc.auth.register"
+	AuthLogin         = "svc.auth.login"
+	AuthRefresh       = "svc.auth.refresh"
+	AuthLogout        = "svc.auth.logout"
+	AuthContacts      = "svc.auth.contacts"
+	AuthResolve       = "svc.auth.resolve"
+	AuthRelations     = "svc.auth.relations"
+	AuthDirectory     = "svc.auth.directory"
+	AuthPutContact    = "svc.auth.put_contact"
+	AuthDeleteContact = "svc.auth.delete_contact"
+	AuthPutBlock      = "svc.auth.put_block"
+	AuthDeleteBlock   = "svc.auth.delete_block"
+
+	HistoryCatchUp       = "svc.history.catch_up"
+	HistoryPage          = "svc.history.page"
+	HistoryConversations = "svc.history.conversations"
+	HistoryFind          = "svc.history.find"
+	HistoryRows          = "svc.history.rows"
+	HistoryMessages      = "svc.history.messages"
+	HistoryConfirm       = "svc.history.confirm"
+	HistoryRead          = "svc.history.read"
+
+	PresenceSessions  = "svc.presence.sessions"
+	PresenceHeartbeat = "svc.presence.heartbeat"
+	PresenceSnapshot  = "svc.presence.snapshot"
+	PresenceLastSeen  = "svc.presence.last_seen"
+)
+
+// KV buckets. Auth writes them, gateways watch them.
+const (
+	KeysBucket    = "parley_keys"    // key id → base64url of an Ed25519 public key
+	RevokedBucket = "parley_revoked" // "sid.<sid>" or "user.<token of the name>" → Unix seconds: tokens issued before are void
+)
+
+// Empty is the body of requests and answers that have none.
+type Empty struct{}
+
+// ---- auth ----
+
+// Mode says who is a contact of whom.
+type Mode string
+
+// Modes of the directory.
+const (
+	Everyone Mode = "everyone" // every registered user is everybody's contact
+	Roster   Mode = "roster"   // contacts by consent of both
+)
+
+// Credentials is the body of register and login. Address is the client's, for throttling.
+type Credentials struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+	Address  string `json:"address,omitempty"`
+	Scope    string `json:"scope,omitempty"` // token.ScopeNative when empty
+}
+
+// User is a registered user.
+type User struct {
+	Username string `json:"username"`
+}
+
+// Tokens is what a login gives.
+type Tokens struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+	Username     string `json:"username"`
+}
+
+// RefreshRequest trades a refresh token for new tokens.
+type RefreshRequest struct {
+	RefreshToken string `json:"refresh_token"`
+	Address      string `json:"address,omitempty"`
+}
+
+// LogoutRequest ends one login.
+type LogoutRequest struct {
+	Username string `json:"username"`
+	SID      string `json:"sid"`
+}
+
+// ContactsRequest asks for a page of the contacts of a user, ordered by folded name.
+type ContactsRequest struct {
+	Username string `json:"username"`
+	Prefix   string `json:"prefix,omitempty"`
+	After    string `json:"after,omitempty"` // Next of the page before
+	Limit    int    `json:"limit,omitempty"` // default 100, at most 1,000
+}
+
+// ContactsPage is one page; Next is "" on the last one.
+type ContactsPage struct {
+	Usernames []string `json:"usernames"`
+	Next      string   `json:"next,omitempty"`
+}
+
+// ResolveRequest asks for the registered form of names (any case), at most 1,000.
+type ResolveRequest struct {
+	Names []string `json:"names"`
+}
+
+// ResolveResponse has one entry a name, in the same order; "" where nobody has it.
+type ResolveResponse struct {
+	Usernames []string `json:"usernames"`
+}
+
+// RelationsRequest asks for what decides with whom a user may talk.
+type RelationsRequest struct {
+	Username string `json:"username"`
+}
+
+// Relations of a user. Contacts is filled in roster mode only.
+type Relations struct {
+	Mode      Mode     `json:"mode"`
+	Disabled  bool     `json:"disabled,omitempty"`
+	Contacts  []string `json:"contacts,omitempty"`
+	Blocked   []string `json:"blocked,omitempty"`
+	BlockedBy []string `json:"blocked_by,omitempty"`
+}
+
+// DirectoryResponse has all names while there are at most Limit of them.
+type DirectoryResponse struct {
+	Mode      Mode     `json:"mode"`
+	Total     int      `json:"total"`
+	Limit     int      `json:"limit"`
+	Usernames []string `json:"usernames,omitempty"`
+}
+
+// PairRequest is the body of put_contact, delete_contact, put_block and delete_block.
+type PairRequest struct {
+	Username string `json:"username"` // who asks
+	Peer     string `json:"peer"`
+}
+
+// PairResponse of put_contact: State is "requested" until the peer asks too, then "contact".
+type PairResponse struct {
+	State string `json:"state,omitempty"`
+}
+
+// Kinds of DirectoryEvent.
+const (
+	EventRegistered     = "registered"      // Username is new
+	EventContactAdded   = "contact_added"   // both are contacts now (roster)
+	EventContactRemoved = "contact_removed" // no longer (roster)
+	EventRelations      = "relations"       // a block came or went: reload both
+	EventErased         = "erased"          // Username is gone for ever
+)
+
+// DirectoryEvent is published on subject.DirectoryEvents. It is a hint: gateways also reload
+// what they cached after its stated bound.
+type DirectoryEvent struct {
+	Kind     string `json:"kind"`
+	Username string `json:"username"`
+	Peer     string `json:"peer,omitempty"`
+}
+
+// ---- stored messages ----
+
+// StoredPayload is the body of a message in a ROOMS stream. Room, seq, prev and time are the stream's.
+type StoredPayload struct {
+	V       int    `json:"v"` // 1
+	Sender  string `json:"s"`
+	ID      string `json:"i"`
+	Content string `json:"c"`
+}
+
+// Ephemeral is the body of what is published on deliver.<a>.<b> without being stored. Such a message has
+// no Nats-Sequence header and has EphemeralHeader.
+type Ephemeral struct {
+	Event    string `json:"e"` // wire.EvTyping, wire.EvRead or wire.EvDelivered
+	Username string `json:"u"`
+	Seq      int64  `json:"q,omitempty"`
+	Session  string `json:"n,omitempty"` // the session that caused it does not get it
+}
+
+// EphemeralHeader marks an Ephemeral.
+const EphemeralHeader = "Parley-Ephemeral"
+
+// MaxPartitions bounds P and the vectors in the messages below.
+const MaxPartitions = 64
+
+// ---- history ----
+
+// Applied is published on applied.<p> after each commit and every second when idle: SQL now has
+// everything of partition P up to To. From is the To of the announcement before, so a hole shows.
+type Applied struct {
+	P     int   `json:"p"`
+	From  int64 `json:"from"`
+	To    int64 `json:"to"`
+	Epoch int64 `json:"epoch"` // Unix ms of the stream's creation: another stream, other positions
+	Rows  []Row `json:"rows,omitempty"`
+	// RowsOmitted says that Rows did not fit; ask HistoryRows.
+	RowsOmitted bool `json:"rows_omitted,omitempty"`
+}
+
+// Row names one stored message.
+type Row struct {
+	A   string `json:"a"`
+	B   string `json:"b"`
+	Seq int64  `json:"s"`
+}
+
+// RowsRequest asks for the rows of partition P with From < seq ≤ To, oldest first.
+type RowsRequest struct {
+	P    int   `json:"p"`
+	From int64 `json:"from"`
+	To   int64 `json:"to"`
+}
+
+// RowsResponse covers From < seq ≤ To of its own To, which is less than the asked To when there are more.
+type RowsResponse struct {
+	Rows []Row `json:"rows"`
+	To   int64 `json:"to"`
+}
+
+// StoredMessage is a message as SQL has it. Prev is nil only for one whose predecessor is unknown.
+type StoredMessage struct {
+	P       int    `json:"p"`
+	Seq     int64  `json:"q"`
+	A       string `json:"a"`
+	B       string `json:"b"`
+	Sender  string `json:"s"`
+	ID      string `json:"i"`
+	Content string `json:"c"`
+	Prev    *int64 `json:"v,omitempty"`
+	SentAt  int64  `json:"t"`           // Unix ms
+	Alias   int64  `json:"l,omitempty"` // seq of the message that this one repeats; pages hide it
+}
+
+// MessagesRequest asks for messages of one partition by seq, at most 500.
+type MessagesRequest struct {
+	P    int     `json:"p"`
+	Seqs []int64 `json:"seqs"`
+}
+
+// MessagesResponse has those that exist, oldest first; cut when it would pass 512 KiB.
+type MessagesResponse struct {
+	Messages []StoredMessage `json:"messages"`
+}
+
+// PageRequest asks for a page of a room; at most one of Before and After is not 0. Limit defaults to 50, at most 200.
+type PageRequest struct {
+	A      string `json:"a"`
+	B      string `json:"b"`
+	Before int64  `json:"before,omitempty"`
+	After  *int64 `json:"after,omitempty"` // 0 is a valid "from the first on"
+	Limit  int    `json:"limit,omitempty"`
+}
+
+// PageResponse is oldest first. More: there are more in the asked direction.
+type PageResponse struct {
+	Messages []StoredMessage `json:"messages"`
+	More     bool            `json:"more"`
+}
+
+// ConversationsRequest asks for a user's conversations, the one with the youngest message first.
+type ConversationsRequest struct {
+	Username string `json:"username"`
+	After    string `json:"after,omitempty"`
+	Limit    int    `json:"limit,omitempty"` // default 50, at most 200
+}
+
+// Conversation as one of its two users sees it.
+type Conversation struct {
+	Room             string         `json:"room"`
+	Peer             string         `json:"peer"`
+	LastMessage      *StoredMessage `json:"last_message,omitempty"`
+	Unread           int64          `json:"unread"`
+	ReadSeq          int64          `json:"read_seq"`
+	DeliveredSeq     int64          `json:"delivered_seq"`
+	PeerReadSeq      int64          `json:"peer_read_seq"`
+	PeerDeliveredSeq int64          `json:"peer_delivered_seq"`
+}
+
+// ConversationsPage is one page; Next is "" on the last one.
+type ConversationsPage struct {
+	Conversations []Conversation `json:"conversations"`
+	Next          string         `json:"next,omitempty"`
+}
+
+// FindRequest asks for the message that sender sent with this id into any room. MinApplied is what SQL must have of
+// partition P before the answer "none" counts; the service waits a little for it, else answers unavailable.
+type FindRequest struct {
+	Sender     string `json:"sender"`
+	ID         string `json:"id"`
+	P          int    `json:"p"`
+	MinApplied int64  `json:"min_applied"`
+}
+
+// FindResponse has no Message when there is none.
+type FindResponse struct {
+	Message *StoredMessage `json:"message,omitempty"`
+}
+
+// CatchUpRequest asks what several sessions missed, each on its own terms. The gateway batches requests.
+type CatchUpRequest struct {
+	Items []CatchUpItem `json:"items"` // at most 200
+	// MinApplied[p] is what SQL must have of each partition before the answer is complete; shorter means 0.
+	MinApplied []int64 `json:"min_applied"`
+}
+
+// CatchUpItem is one session's question. The starting point is, per room: Since[room] if given, else Vector[p]
+// if Vector is given, else what Device has confirmed if Device is given, else what any session of the user has confirmed.
+type CatchUpItem struct {
+	User   string           `json:"user"`
+	Rooms  []string         `json:"rooms,omitempty"` // nil: all of the user's
+	Since  map[string]int64 `json:"since,omitempty"`
+	Vector []int64          `json:"vector,omitempty"`
+	Device string           `json:"device,omitempty"`
+	// Cont continues a cut answer: copy CatchUpResult.Cont here.
+	Cont string `json:"cont,omitempty"`
+	// Upto, when given, leaves out messages of partition p above Upto[p].
+	Upto []int64 `json:"upto,omitempty"`
+}
+
+// CatchUpResult is the answer to the item at the same index.
+type CatchUpResult struct {
+	Messages []StoredMessage `json:"messages"`       // oldest first within a room; rooms one after the other; no aliases
+	Cont     string          `json:"cont,omitempty"` // not "" when there is more
+}
+
+// CatchUpResponse answers all items from one snapshot of the database.
+type CatchUpResponse struct {
+	Results []CatchUpResult `json:"results"`
+	Applied []int64         `json:"applied"` // SQL's position per partition in that snapshot
+	// Behind: MinApplied was not reached within the service's patience (1 s). The results are right as far as Applied goes.
+	Behind bool `json:"behind,omitempty"`
+}
+
+// ConfirmRequest moves cursors of what was delivered; they never move back. At most 1,000 items.
+type ConfirmRequest struct {
+	Items []Confirm `json:"items"`
+}
+
+// Confirm says that User (and Device, when named) has everything of the room up to Seq.
+type Confirm struct {
+	User   string `json:"u"`
+	Device string `json:"d,omitempty"`
+	A      string `json:"a"`
+	B      string `json:"b"`
+	Seq    int64  `json:"q"`
+}
+
+// ReadRequest moves the read marker of User in a room to Seq; it never moves back.
+type ReadRequest struct {
+	User string `json:"user"`
+	A    string `json:"a"`
+	B    string `json:"b"`
+	Seq  int64  `json:"seq"`
+}
+
+// ReadResponse has the marker as it is now, and whether the request moved it.
+type ReadResponse struct {
+	Seq    int64 `json:"seq"`
+	Moved  bool  `json:"moved"`
+	Unread int64 `json:"unread"`
+}
+
+// ErrUnavailable is what callers see when a service or its store does not answer.
+var ErrUnavailable = wire.E(wire.Unavailable, "a service that this needs is away; try again later")

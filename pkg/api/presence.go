@@ -1,0 +1,95 @@
+package api
+
+// PresenceShards is S: every user belongs to one of these shards, each a Redis Cluster hash slot. Fixed: changing it needs empty Redis.
+const PresenceShards = 16
+
+// SessionsRequest tells of sessions that came or went at one gateway. It is idempotent and
+// order-independent per session id: an id that went never comes back.
+type SessionsRequest struct {
+	Gateway string          `json:"gateway"` // unique per process start, so a restarted gateway is another one
+	Changes []SessionChange `json:"changes"`
+}
+
+// SessionChange is one session.
+type SessionChange struct {
+	ID         uint64 `json:"id,string"` // random 64 bits, never 0
+	User       string `json:"u"`
+	Gone       bool   `json:"gone,omitempty"`
+	Deliberate bool   `json:"deliberate,omitempty"` // no grace: the user said good-bye
+}
+
+// HeartbeatRequest renews the leases of one gateway in all shards (every 1.5 s).
+type HeartbeatRequest struct {
+	Gateway string                      `json:"gateway"`
+	Digests [PresenceShards]ShardDigest `json:"digests"`
+}
+
+// ShardDigest describes the sessions that a gateway holds in a shard.
+type ShardDigest struct {
+	Count int    `json:"n"`
+	XOR   uint64 `json:"x,string"`
+}
+
+// HeartbeatResponse says what to do about each shard.
+type HeartbeatResponse struct {
+	Shards [PresenceShards]ShardState `json:"shards"`
+}
+
+// ShardState is where a shard stands.
+type ShardState struct {
+	Epoch   string `json:"epoch"`
+	Version int64  `json:"version"`
+	// Resync: the digest did not match; send all sessions of this shard again (a ResyncRequest).
+	Resync bool `json:"resync,omitempty"`
+	// Settling: the epoch is new and gateways are registering again; presence of this shard is unknown.
+	Settling bool `json:"settling,omitempty"`
+}
+
+// ResyncRequest carries all sessions that a gateway holds in one shard; what it does not name is gone.
+type ResyncRequest struct {
+	Gateway  string          `json:"gateway"`
+	Shard    int             `json:"shard"`
+	Sessions []SessionChange `json:"sessions"`
+}
+
+// PresenceResync is the subject of ResyncRequest.
+const PresenceResync = "svc.presence.resync"
+
+// Changes is published on presence.<shard>: users who came online or went offline, in order. Versions are dense
+// within an epoch, so a missing batch shows and is answered with a snapshot.
+type Changes struct {
+	Shard int              `json:"shard"`
+	Epoch string           `json:"epoch"`
+	From  int64            `json:"from"` // version before the first change
+	List  []PresenceChange `json:"list"`
+}
+
+// PresenceChange is one user's change. LastSeen (Unix ms) is set when the user went offline.
+type PresenceChange struct {
+	User     string `json:"u"`
+	Online   bool   `json:"on,omitempty"`
+	LastSeen int64  `json:"t,omitempty"`
+}
+
+// SnapshotRequest asks who is online in one shard.
+type SnapshotRequest struct {
+	Shard int `json:"shard"`
+}
+
+// SnapshotResponse is consistent with Version.
+type SnapshotResponse struct {
+	Epoch    string   `json:"epoch"`
+	Version  int64    `json:"version"`
+	Settling bool     `json:"settling,omitempty"`
+	Online   []string `json:"online"`
+}
+
+// LastSeenRequest asks when users were last online, at most 1,000.
+type LastSeenRequest struct {
+	Users []string `json:"users"`
+}
+
+// LastSeenResponse has Unix ms per user in the same order; 0 where nobody knows.
+type LastSeenResponse struct {
+	LastSeen []int64 `json:"last_seen"`
+}

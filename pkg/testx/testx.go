@@ -1,0 +1,101 @@
+// Package testx starts the real servers that tests run against. A server that cannot be
+// started fails the test with a sentence that says what to install; nothing is skipped.
+package testx
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// TB is what this package needs of a test; benchmarks of a program bring their own.
+type TB interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Cleanup(func())
+	TempDir() string
+}
+
+// Main runs the tests of a package and fails when a goroutine outlives them. Use it as TestMain's only line.
+func Main(m *testing.M, ignore ...goleak.Option) {
+	code := m.Run()
+	stopShared()
+	if code == 0 {
+		if err := goleak.Find(ignore...); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines outlive the tests:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// Logger writes to the test's log.
+func Logger(t TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// Quiet drops everything.
+func Quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+type logWriter struct{ t TB }
+
+func (w logWriter) Write(b []byte) (n int, err error) {
+	// A goroutine that logs after the end of its test makes t.Log panic; its leak is goleak's to report.
+	defer func() {
+		if recover() != nil {
+			n, err = len(b), nil
+		}
+	}()
+	w.t.Logf("%s", strings.TrimRight(string(b), "\n"))
+	return len(b), nil
+}
+
+// Eventually waits for cond, polling; it is for states that have no event to wait for.
+func Eventually(t TB, what string, within time.Duration, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+		time.Sleep(5 * time.Millisecond) // polling interval
+	}
+}
+
+// FreePort is a port of 127.0.0.1 that was free a moment ago, for servers that cannot listen on port 0.
+func FreePort(t TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// program finds an executable, also where Debian hides it.
+func program(t TB, name, pkg string, globs ...string) string {
+	t.Helper()
+	for _, g := range globs {
+		if m, _ := filepath.Glob(g); len(m) > 0 {
+			sort.Strings(m)
+			return m[len(m)-1]
+		}
+	}
+	if p, err := exec.LookPath(name); err == nil {
+		return p
+	}
+	t.Fatalf("%s is missing: apt-get install %s (make test-deps does it)", name, pkg)
+	return ""
+}

@@ -1,0 +1,121 @@
+// Package token makes and verifies access tokens: JWTs signed with Ed25519 ("EdDSA", RFC 8037).
+package token
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Scopes. A token of the seed's /log_in opens the seed's routes only.
+const (
+	ScopeNative = "native"
+	ScopeSeed   = "seed"
+	ScopeAdmin  = "admin" // may be given beside one of the others, separated by a blank
+)
+
+// Errors of Verify. Each token is refused with exactly one of them.
+var (
+	ErrInvalid = errors.New("the token is not valid")
+	ErrExpired = errors.New("the token has expired")
+	ErrKey     = errors.New("the token is signed with an unknown key")
+)
+
+// issuer and audience keep tokens of another system that shares a key by mistake out.
+const (
+	issuer   = "parley"
+	audience = "parley"
+	leeway   = 5 * time.Second // clocks of two machines
+	maxBytes = 4096            // a token of ours has about 400
+)
+
+// Claims is what a valid token says.
+type Claims struct {
+	Username string // registered form
+	UID      int64  // the user's number in SQL
+	SID      string // the login that it belongs to
+	Scope    string
+	Issued   time.Time
+	Expires  time.Time
+}
+
+type jwtClaims struct {
+	UID   int64  `json:"uid"`
+	SID   string `json:"sid"`
+	Scope string `json:"scope"`
+	jwt.RegisteredClaims
+}
+
+// Signer signs with one key.
+type Signer struct {
+	key ed25519.PrivateKey
+	kid string
+}
+
+// NewSigner takes a private key.
+func NewSigner(key ed25519.PrivateKey) *Signer {
+	return &Signer{key: key, kid: KeyID(key.Public().(ed25519.PublicKey))}
+}
+
+// Public is the key that verifies, and its id.
+func (s *Signer) Public() (kid string, key ed25519.PublicKey) {
+	return s.kid, s.key.Public().(ed25519.PublicKey)
+}
+
+// KeyID names a public key: the first 8 bytes of its SHA-256.
+func KeyID(key ed25519.PublicKey) string {
+	h := sha256.Sum256(key)
+	return base64.RawURLEncoding.EncodeToString(h[:8])
+}
+
+// Sign makes a token.
+func (s *Signer) Sign(c Claims) (string, error) {
+	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwtClaims{
+		UID: c.UID, SID: c.SID, Scope: c.Scope,
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: c.Username,
+			IssuedAt: jwt.NewNumericDate(c.Issued), ExpiresAt: jwt.NewNumericDate(c.Expires),
+		},
+	})
+	t.Header["kid"] = s.kid
+	out, err := t.SignedString(s.key)
+	if err != nil {
+		return "", fmt.Errorf("sign a token: %w", err)
+	}
+	return out, nil
+}
+
+// Verify checks signature, algorithm, issuer, audience and time. keys finds a public key by its id.
+// Revocation is the caller's business.
+func Verify(tok string, keys func(kid string) (ed25519.PublicKey, bool), now time.Time) (Claims, error) {
+	if len(tok) > maxBytes {
+		return Claims{}, ErrInvalid
+	}
+	var c jwtClaims
+	_, err := jwt.ParseWithClaims(tok, &c, func(t *jwt.Token) (any, error) {
+		kid, _ := t.Header["kid"].(string)
+		key, ok := keys(kid)
+		if !ok {
+			return nil, ErrKey
+		}
+		return key, nil
+	},
+		// The only algorithm: "none" and HMAC with the public key as secret are refused here.
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
+		jwt.WithIssuer(issuer), jwt.WithAudience(audience), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithLeeway(leeway), jwt.WithTimeFunc(func() time.Time { return now }))
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return Claims{}, ErrExpired
+	case errors.Is(err, ErrKey):
+		return Claims{}, ErrKey
+	case err != nil || c.Subject == "" || c.SID == "" || c.IssuedAt == nil:
+		return Claims{}, ErrInvalid
+	}
+	return Claims{Username: c.Subject, UID: c.UID, SID: c.SID, Scope: c.Scope, Issued: c.IssuedAt.Time, Expires: c.ExpiresAt.Time}, nil
+}
