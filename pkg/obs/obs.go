@@ -113,6 +113,14 @@ func (a *Admin) Addr() string {
 	return a.ln.Addr().String()
 }
 
+// Close frees the address of an Admin that is not to run.
+func (a *Admin) Close() error {
+	if a == nil {
+		return nil
+	}
+	return a.ln.Close()
+}
+
 // Run serves until ctx ends.
 func (a *Admin) Run(ctx context.Context) error {
 	if a == nil {

@@ -1,0 +1,35 @@
+// Command presence runs the presence service.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"parley/pkg/config"
+	"parley/pkg/lifecycle"
+	"parley/pkg/obs"
+	"parley/services/presence"
+)
+
+func main() { lifecycle.Exit("presence", run()) }
+
+func run() error {
+	var cfg presence.Config
+	err := config.Load(&cfg, "presence", os.Args[1:], os.LookupEnv)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Println("presence keeps track of who is online, in Redis. Settings (flag, environment, default):")
+		return config.Reference(os.Stdout, &cfg)
+	}
+	if err != nil {
+		return err
+	}
+	ctx, stop := lifecycle.Signals()
+	defer stop()
+	svc, err := presence.New(cfg, presence.Deps{Log: cfg.Obs.Logger("presence"), Registry: obs.NewRegistry()})
+	if err != nil {
+		return err
+	}
+	return svc.Run(ctx)
+}

@@ -1,0 +1,216 @@
+// Package announce answers the gateways' requests, lets time pass in the store, and publishes what changes.
+package announce
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/natsx"
+	"parley/pkg/subject"
+	"parley/pkg/wire"
+	"parley/services/presence/internal/store"
+)
+
+// Core is one replica's work between the store and NATS.
+type Core struct {
+	store   *store.Store
+	publish func(subject string, body []byte) error
+	tick    time.Duration
+	log     *slog.Logger
+	lastOK  atomic.Int64 // Unix ns of the last tick that worked in all shards
+	m       metrics
+}
+
+// New makes a Core that publishes with publish.
+func New(st *store.Store, publish func(string, []byte) error, tick time.Duration, log *slog.Logger, reg *prometheus.Registry) *Core {
+	return &Core{store: st, publish: publish, tick: tick, log: log, m: newMetrics(reg)}
+}
+
+// Handlers are the requests of the contract.
+func (c *Core) Handlers() map[string]natsx.Handler {
+	return map[string]natsx.Handler{
+		api.PresenceSessions:  natsx.Typed(c.sessions),
+		api.PresenceHeartbeat: natsx.Typed(c.heartbeat),
+		api.PresenceResync:    natsx.Typed(c.resync),
+		api.PresenceSnapshot:  natsx.Typed(c.snapshot),
+		api.PresenceLastSeen:  natsx.Typed(c.lastSeen),
+	}
+}
+
+// requestTime bounds a request: the gateway has stopped waiting, and a late word only confuses.
+const requestTime = 2 * time.Second
+
+func (c *Core) sessions(ctx context.Context, req api.SessionsRequest) (api.Empty, error) {
+	if err := check(req.Gateway, len(req.Changes), api.PresenceSessionsMax, req.Changes); err != nil {
+		return api.Empty{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	res, err := c.store.Apply(ctx, req)
+	return api.Empty{}, c.done("sessions", res, err)
+}
+
+func (c *Core) heartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error) {
+	if err := check(req.Gateway, 0, 0, nil); err != nil {
+		return api.HeartbeatResponse{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	resp, res, err := c.store.Heartbeat(ctx, req)
+	return resp, c.done("heartbeat", res, err)
+}
+
+func (c *Core) resync(ctx context.Context, req api.ResyncRequest) (api.Empty, error) {
+	if err := check(req.Gateway, len(req.Sessions), api.PresenceResyncMax, req.Sessions); err != nil {
+		return api.Empty{}, err
+	}
+	if req.Shard < 0 || req.Shard >= api.PresenceShards {
+		return api.Empty{}, errShard
+	}
+	for _, s := range req.Sessions {
+		if api.PresenceShard(s.User) != req.Shard {
+			return api.Empty{}, wire.E(wire.InvalidArgument, "a user is not of this shard")
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	res, err := c.store.Resync(ctx, req)
+	return api.Empty{}, c.done("resync", res, err)
+}
+
+func (c *Core) snapshot(ctx context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
+	if req.Shard < 0 || req.Shard >= api.PresenceShards {
+		return api.SnapshotResponse{}, errShard
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	resp, res, err := c.store.Snapshot(ctx, req.Shard)
+	return resp, c.done("snapshot", res, err)
+}
+
+func (c *Core) lastSeen(ctx context.Context, req api.LastSeenRequest) (api.LastSeenResponse, error) {
+	if len(req.Users) > api.PresenceLastSeenMax {
+		return api.LastSeenResponse{}, errTooMany
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	list, res, err := c.store.LastSeen(ctx, req.Users)
+	return api.LastSeenResponse{LastSeen: list}, c.done("last_seen", res, err)
+}
+
+var (
+	errShard   = wire.E(wire.InvalidArgument, "there is no such shard")
+	errTooMany = wire.E(wire.InvalidArgument, "too many entries in one request")
+)
+
+// maxGateway bounds the name of a gateway, which becomes part of Redis keys.
+const maxGateway = 100
+
+func check(gateway string, n, limit int, list []api.SessionChange) error {
+	if gateway == "" || len(gateway) > maxGateway {
+		return wire.E(wire.InvalidArgument, "a gateway's name has 1 to 100 bytes")
+	}
+	if n > limit {
+		return errTooMany
+	}
+	for _, s := range list {
+		if s.ID == 0 || s.User == "" {
+			return wire.E(wire.InvalidArgument, "a session has an id and a user")
+		}
+	}
+	return nil
+}
+
+// done announces what happened, also when some shards failed, and turns the store's failure into the contract's.
+func (c *Core) done(op string, results []store.Result, err error) error {
+	for _, r := range results {
+		c.announce(r)
+	}
+	if err != nil {
+		c.m.failures.WithLabelValues(op).Inc()
+		c.log.Warn("redis failed", "operation", op, "error", err)
+		return wire.E(wire.Unavailable, "presence cannot be known now; try again later")
+	}
+	return nil
+}
+
+// announce publishes the changes of one script. A batch that is lost, or never sent because this process dies now, leaves
+// a gap in the versions, which gateways see in the next batch or heartbeat.
+func (c *Core) announce(r store.Result) {
+	switch {
+	case r.New:
+		c.m.epochs.Inc()
+		c.log.Warn("a shard begins a new epoch: it is new, or Redis lost data", "shard", r.Shard, "epoch", r.Epoch)
+	case r.Settled:
+		c.log.Info("a shard has settled", "shard", r.Shard, "epoch", r.Epoch)
+	}
+	if r.New || r.Settled {
+		c.send(api.Changes{Shard: r.Shard, Epoch: r.Epoch, From: r.From, Settling: r.Settling})
+	}
+	for from := r.From; len(r.Changes) > 0; {
+		n := min(len(r.Changes), api.PresenceListMax)
+		c.send(api.Changes{Shard: r.Shard, Epoch: r.Epoch, From: from, List: r.Changes[:n]})
+		from, r.Changes = from+int64(n), r.Changes[n:]
+		c.m.changes.Add(float64(n))
+	}
+}
+
+func (c *Core) send(ch api.Changes) {
+	body, err := json.Marshal(ch)
+	if err == nil {
+		err = c.publish(subject.PresencePrefix+strconv.Itoa(ch.Shard), body)
+	}
+	if err != nil {
+		c.m.unsent.Inc()
+		c.log.Warn("a batch of changes was not announced; gateways will ask", "shard", ch.Shard, "error", err)
+	}
+}
+
+// tidyEvery is how often a replica removes what is kept for a bounded time.
+const tidyEvery = 5 * time.Minute
+
+// Run lets time pass until ctx ends.
+func (c *Core) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var tidied time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		tidy := time.Since(tidied) > tidyEvery
+		call, cancel := context.WithTimeout(ctx, requestTime)
+		res, err := c.store.Tick(call, tidy)
+		cancel()
+		if ctx.Err() != nil {
+			err = nil // the end of this replica, not a failure of Redis
+		} else if err == nil {
+			c.lastOK.Store(time.Now().UnixNano())
+			if tidy {
+				tidied = time.Now()
+			}
+		}
+		_ = c.done("tick", res, err) // tried again
+		// Jitter keeps replicas from doing the same at the same moment.
+		timer.Reset(c.tick*4/5 + rand.N(c.tick*2/5+1))
+	}
+}
+
+// Ready is nil when Redis answered lately.
+func (c *Core) Ready() error {
+	if time.Since(time.Unix(0, c.lastOK.Load())) > 3*time.Second+3*c.tick {
+		return errors.New("Redis does not answer")
+	}
+	return nil
+}
