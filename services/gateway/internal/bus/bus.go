@@ -60,6 +60,9 @@ func (b *Bus) reconnected() {
 	}
 }
 
+// JetStream is for looking streams up.
+func (b *Bus) JetStream() jetstream.JetStream { return b.js }
+
 // Connected reports whether NATS can be reached now.
 func (b *Bus) Connected() bool { return b.nc.IsConnected() }
 

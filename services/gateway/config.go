@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"parley/pkg/natsx"
+	"parley/pkg/obs"
+	"parley/services/gateway/internal/directory"
+	"parley/services/gateway/internal/httpapi"
+	"parley/services/gateway/internal/presence"
+	"parley/services/gateway/internal/session"
+)
+
+// Config of a gateway.
+type Config struct {
+	HTTP        string        `cfg:"http" default:":8080" help:"public address for HTTP and WebSocket"`
+	Drain       time.Duration `cfg:"drain" default:"5s" help:"after SIGTERM, clients are asked to leave at random times within this"`
+	DrainWait   time.Duration `cfg:"drain-wait" default:"0s" help:"after SIGTERM, how long to go on as before while load balancers notice that this gateway is not ready"`
+	Connections int           `cfg:"connections" default:"50000" help:"open connections at most; more are told to try elsewhere"`
+	PerAddress  int           `cfg:"address-connections" default:"1000" help:"open connections of one client address at most"`
+	OutboxBytes int64         `cfg:"outbox-bytes" default:"1048576" help:"what may wait to be written to one connection; more closes it as slow"`
+	OutboxTotal int64         `cfg:"outbox-total-bytes" default:"536870912" help:"what may wait for all connections; beyond it the larger ones are closed as slow"`
+	RPCTimeout  time.Duration `cfg:"rpc-timeout" default:"3s" help:"how long an answer of another service is waited for"`
+
+	API       httpapi.Config
+	Session   session.Config
+	Directory directory.Config
+	Presence  presence.Config
+	NATS      natsx.Config
+	Obs       obs.Config
+}
+
+// Validate returns every mistake.
+func (c *Config) Validate() error {
+	var errs []error
+	positive := func(name string, ok bool) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: must be above 0", name))
+		}
+	}
+	positive("connections", c.Connections > 0)
+	positive("address-connections", c.PerAddress > 0)
+	positive("outbox-bytes", c.OutboxBytes > 0)
+	positive("outbox-total-bytes", c.OutboxTotal > 0)
+	positive("rpc-timeout", c.RPCTimeout > 0)
+	positive("drain", c.Drain > 0)
+	errs = append(errs, c.API.Validate(), c.Session.Validate(), c.Obs.Validate())
+	if c.OutboxBytes > 0 && c.OutboxBytes < 4*int64(c.Session.FrameBytes) {
+		errs = append(errs, fmt.Errorf("outbox-bytes: must be at least four times frame-bytes"))
+	}
+	return errors.Join(errs...)
+}

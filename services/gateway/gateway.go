@@ -1,0 +1,252 @@
+// Package gateway is the public door: HTTP and WebSocket on one side, NATS on the other.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/lifecycle"
+	"parley/pkg/natsx"
+	"parley/pkg/obs"
+	"parley/pkg/subject"
+	"parley/services/gateway/internal/access"
+	"parley/services/gateway/internal/bus"
+	"parley/services/gateway/internal/directory"
+	"parley/services/gateway/internal/httpapi"
+	"parley/services/gateway/internal/presence"
+	"parley/services/gateway/internal/router"
+	"parley/services/gateway/internal/session"
+	"parley/services/gateway/internal/wsconn"
+)
+
+// Deps are what a gateway does not make itself.
+type Deps struct {
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+	NATS     []nats.Option // such as nats.InProcessServer
+}
+
+// Service is one gateway.
+type Service struct {
+	cfg       Config
+	log       *slog.Logger
+	ln        net.Listener
+	srv       *http.Server
+	admin     *obs.Admin
+	bus       *bus.Bus
+	deliver   *bus.Deliveries
+	router    *router.Router
+	publisher *bus.Publisher
+	confirmer *bus.Confirmer
+	verifier  *access.Verifier
+	directory *directory.Directory
+	presence  *presence.Mirror
+	hub       *session.Hub
+	places    *places
+	draining  atomic.Bool
+}
+
+// New binds the public and the admin port. It waits for nothing else: Ready tells when the rest is there.
+func New(cfg Config, deps Deps) (_ *Service, err error) {
+	s := &Service{cfg: cfg, log: deps.Log, places: newPlaces(cfg.Connections, cfg.PerAddress)}
+	defer func() {
+		if err != nil {
+			s.closeAll()
+		}
+	}()
+	if s.ln, err = net.Listen("tcp", cfg.HTTP); err != nil {
+		return nil, fmt.Errorf("listen for clients: %w", err)
+	}
+	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Registry, s.Ready); err != nil {
+		return nil, err
+	}
+	if s.bus, err = bus.Open(cfg.NATS, "parley-gateway", deps.Log, deps.NATS...); err != nil {
+		return nil, err
+	}
+	rpc := s.bus.RPC(cfg.RPCTimeout)
+	s.deliver = s.bus.Deliveries()
+	s.router = router.New(source{s.deliver, rpc}, deps.Log, deps.Registry)
+	if s.publisher, err = bus.NewPublisher(s.bus, bus.DefaultPublisher, deps.Registry); err != nil {
+		return nil, err
+	}
+	s.confirmer = bus.NewConfirmer(rpc.HistoryConfirm, deps.Log, deps.Registry)
+	s.verifier = access.New(s.bus, deps.Log, deps.Registry)
+	s.directory = directory.New(rpc, s.bus, cfg.Directory, deps.Log, deps.Registry)
+	s.presence = presence.New(presenceClient{rpc}, s.bus, cfg.Presence, deps.Log, deps.Registry)
+	s.hub = session.NewHub(cfg.Session, session.Deps{
+		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(rpc.HistoryCatchUp),
+		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc,
+	})
+	s.verifier.Watch(s.hub.Revoke)
+	s.directory.OnChange(s.hub.DirectoryChanged)
+
+	edge, err := httpapi.NewEdge(cfg.API)
+	if err != nil {
+		return nil, err
+	}
+	native := session.NewNative(s.hub, wsconn.Config{
+		Budget: &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}, Origin: edge.OriginAllowed,
+	}, func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) })
+	handler, err := httpapi.New(cfg.API, httpapi.Deps{
+		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
+		Ready: s.Ready, WebSocket: native, Log: deps.Log, Registry: deps.Registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.srv = &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Addr is the public address.
+func (s *Service) Addr() string { return s.ln.Addr().String() }
+
+// AdminAddr is the private address, "" for none.
+func (s *Service) AdminAddr() string { return s.admin.Addr() }
+
+// Ready reports why this gateway cannot serve now. It depends on NATS and what has been read from it, not on SQL or
+// Redis: without those, chat goes on.
+func (s *Service) Ready() error {
+	switch {
+	case s.draining.Load():
+		return errors.New("draining")
+	case !s.bus.Connected():
+		return errors.New("NATS is not connected")
+	case !s.router.Primed():
+		return errors.New("the message streams are not there yet (history makes them)")
+	}
+	return s.verifier.Ready()
+}
+
+// Run serves until ctx ends, then drains.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.closeAll()
+	// What serves clients outlives ctx until the drain is over.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	unsubscribe, err := s.bus.Subscribe(subject.AppliedPrefix+"*", s.router.Applied)
+	if err != nil {
+		return err
+	}
+	defer unsubscribe()
+	return lifecycle.Group(work,
+		func(work context.Context) error { return s.prime(work) },
+		func(work context.Context) error { return s.deliver.Run(work, s.router.Copies()) },
+		func(work context.Context) error { return s.publisher.Run(work) },
+		func(work context.Context) error { return s.confirmer.Run(work) },
+		func(work context.Context) error { return s.verifier.Run(work) },
+		func(work context.Context) error { return s.directory.Run(work) },
+		func(work context.Context) error { return s.presence.Run(work) },
+		func(work context.Context) error { return s.hub.Run(work) },
+		func(work context.Context) error { return s.admin.Run(work) },
+		func(work context.Context) error {
+			if err := s.srv.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve clients: %w", err)
+			}
+			<-work.Done()
+			return nil
+		},
+		func(work context.Context) error {
+			select {
+			case <-ctx.Done():
+			case <-work.Done(): // another part failed
+				_ = s.srv.Close()
+				return nil
+			}
+			s.drain(work)
+			stop()
+			return nil
+		},
+	)
+}
+
+// prime waits for the streams, tells the router where they stand, and routes.
+func (s *Service) prime(ctx context.Context) error {
+	for {
+		last, err := s.positions(ctx)
+		if err == nil {
+			s.router.Prime(last)
+			return s.router.Run(ctx)
+		}
+		s.log.Debug("waiting for the message streams", "error", err)
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Service) positions(ctx context.Context) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	n, _, err := natsx.LookupStreams(ctx, s.bus.JetStream())
+	if err != nil {
+		return nil, err
+	}
+	last := make([]int64, n)
+	for p := range last {
+		if last[p], err = s.bus.LastSeq(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	return last, nil
+}
+
+// drain: not ready, no new connections, everybody asked to leave, requests finished, messages under way settled.
+func (s *Service) drain(ctx context.Context) {
+	s.log.Info("draining", "connections", s.hub.Connections())
+	s.draining.Store(true)
+	if s.cfg.DrainWait > 0 {
+		time.Sleep(s.cfg.DrainWait)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.Drain+5*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.srv.Shutdown(ctx) // closes the listener; what does not end in time is cut by closeAll
+	}()
+	s.hub.Drain(ctx, s.cfg.Drain)
+	<-done
+	for s.publisher.InFlight() > 0 && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond) // each ends within its own give-up time
+	}
+	s.hub.Wait(ctx)
+	s.log.Info("drained")
+}
+
+func (s *Service) closeAll() {
+	if s.srv != nil {
+		_ = s.srv.Close()
+	}
+	if s.ln != nil {
+		_ = s.ln.Close()
+	}
+	if s.admin != nil {
+		s.admin.Close()
+	}
+	if s.bus != nil {
+		s.bus.Close()
+	}
+}
+
+// Name is unique per start: a restarted gateway is another one to presence.
+func Name() string {
+	host, _ := os.Hostname()
+	return host + "-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+}

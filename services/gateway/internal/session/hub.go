@@ -1,0 +1,387 @@
+// Package session is a connected client: who it is, what it may do, what it is owed. The native WebSocket protocol is one
+// wire of it (native.go); other protocols bring their own.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+	"parley/services/gateway/internal/bus"
+	"parley/services/gateway/internal/presence"
+	"parley/services/gateway/internal/router"
+)
+
+// Config has the limits and times of sessions.
+type Config struct {
+	FrameBytes        int           `cfg:"frame-bytes" default:"65536" help:"largest frame that a client may send"`
+	ContentBytes      int           `cfg:"content-bytes" default:"16384" help:"largest message text, in bytes of UTF-8"`
+	MessagesPerMinute int           `cfg:"messages-per-minute" default:"600" help:"messages a user may send in a minute, per gateway"`
+	MessageBurst      int           `cfg:"message-burst" default:"300" help:"messages a user may send at once"`
+	FramesPerSecond   int           `cfg:"frames-per-second" default:"100" help:"frames a connection may send; its burst is ten times that; more closes it with 4003"`
+	Heartbeat         time.Duration `cfg:"heartbeat" default:"25s" help:"the server pings idle connections this often; twice as long without a sign of life closes"`
+	AuthTimeout       time.Duration `cfg:"auth-timeout" default:"10s" help:"until a connection without a token must have authenticated"`
+	UserConnections   int           `cfg:"user-connections" default:"32" help:"connections of one user on one gateway"`
+	CatchUpPatience   time.Duration `cfg:"catch-up-patience" default:"2s" help:"how long a join waits for history before live messages go first"`
+	TokenGrace        time.Duration `cfg:"token-grace" default:"1h" help:"how long an open socket outlives its token while auth is away"`
+}
+
+// Validate returns every mistake.
+func (c Config) Validate() error {
+	var errs []error
+	for name, v := range map[string]int64{
+		"frame-bytes": int64(c.FrameBytes), "content-bytes": int64(c.ContentBytes), "messages-per-minute": int64(c.MessagesPerMinute),
+		"message-burst": int64(c.MessageBurst), "frames-per-second": int64(c.FramesPerSecond), "auth-timeout": int64(c.AuthTimeout),
+		"user-connections": int64(c.UserConnections), "catch-up-patience": int64(c.CatchUpPatience),
+	} {
+		if v <= 0 {
+			errs = append(errs, fmt.Errorf("%s: must be above 0", name))
+		}
+	}
+	if c.Heartbeat < time.Second {
+		errs = append(errs, errors.New("heartbeat: must be at least 1s"))
+	}
+	// A message takes up to six times its bytes in JSON, and must fit into one NATS message of 1 MiB.
+	if c.ContentBytes > 128<<10 {
+		errs = append(errs, errors.New("content-bytes: at most 131072"))
+	}
+	if c.FrameBytes < c.ContentBytes+1024 {
+		errs = append(errs, errors.New("frame-bytes: must be at least content-bytes + 1024"))
+	}
+	return errors.Join(errs...)
+}
+
+// Wire is the connection under a session, in whatever protocol. Its methods do not block, but for Wait.
+type Wire interface {
+	// Send sends an event; data is one of the types of package wire or nil.
+	Send(event string, data any, re string)
+	// SendMessage sends received_message.
+	SendMessage(d *router.Delivery)
+	// Probe asks the peer for a sign of life, which comes as Session.Answered(n) and proves that everything before has arrived.
+	Probe(n uint32)
+	// LastReceived is the last sign of life, in Unix seconds.
+	LastReceived() int64
+	Close(why wire.Close)
+	// Wait returns when everything sent has been handed to the kernel.
+	Wait(ctx context.Context) error
+}
+
+// History is what sessions ask history themselves.
+type History interface {
+	HistoryFind(ctx context.Context, req api.FindRequest) (api.FindResponse, error)
+	HistoryRead(ctx context.Context, req api.ReadRequest) (api.ReadResponse, error)
+}
+
+// Directory decides who may talk to whom.
+type Directory interface {
+	// Peer gives the registered form of name, or why user may not talk to it.
+	Peer(ctx context.Context, user, name string) (string, error)
+	Acquire(user string)
+	Release(user string)
+	SmallDirectory() (names []string, ok bool)
+	Contacts(user string) []string
+	Mode() api.Mode
+}
+
+// Presence announces sessions and tells who is there.
+type Presence interface {
+	Online(sid uint64, user string)
+	Gone(sid uint64, user string, deliberate bool)
+	Watch(w presence.Watcher, self string, names []string)
+	Unwatch(w presence.Watcher)
+}
+
+// Verifier checks access tokens; failures are *wire.Error or wrap one.
+type Verifier interface {
+	Verify(tok string, now time.Time) (token.Claims, error)
+}
+
+// Auth tells whether auth can be reached, for tokens that run out meanwhile.
+type Auth interface {
+	AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error)
+}
+
+// Bus is what sessions need of NATS besides publishing.
+type Bus interface {
+	Notify(r room.Room, e api.Ephemeral)
+	LastSeq(ctx context.Context, p int) (int64, error)
+}
+
+// Deps are the parts that sessions work with.
+type Deps struct {
+	Log       *slog.Logger
+	Registry  prometheus.Registerer
+	Router    *router.Router
+	Publisher *bus.Publisher
+	CatchUps  *bus.CatchUps
+	Confirmer *bus.Confirmer
+	Bus       Bus
+	History   History
+	Directory Directory
+	Presence  Presence
+	Verifier  Verifier
+	Auth      Auth
+}
+
+// Hub holds all sessions of a gateway.
+type Hub struct {
+	cfg Config
+	Deps
+
+	mu       sync.Mutex
+	tickers  map[ticker]struct{}
+	accounts map[string]*account
+	draining bool
+	wg       sync.WaitGroup // goroutines of sessions
+
+	presenceFrames presenceCache
+	m              metrics
+}
+
+// ticker is a connection, authenticated or not, that is looked at every second.
+type ticker interface {
+	tick(now time.Time)
+	goAway(in time.Duration)
+	close(why wire.Close)
+	session() *Session // nil before authentication
+}
+
+// account is what the sessions of one user on this gateway share.
+type account struct {
+	sessions int
+	limiter  *rate.Limiter
+}
+
+type metrics struct {
+	connections prometheus.Gauge
+	sessions    prometheus.Gauge
+	accepted    prometheus.Counter
+	delivered   prometheus.Counter
+	errors      *prometheus.CounterVec
+	closes      *prometheus.CounterVec
+	catchUps    prometheus.Histogram
+	overtaken   prometheus.Counter
+}
+
+// NewHub makes an empty hub.
+func NewHub(cfg Config, deps Deps) *Hub {
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_gateway_" + name, Help: help})
+		deps.Registry.MustRegister(g)
+		return g
+	}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_gateway_" + name, Help: help})
+		deps.Registry.MustRegister(c)
+		return c
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_gateway_" + name, Help: help}, []string{label})
+		deps.Registry.MustRegister(c)
+		return c
+	}
+	h := &Hub{cfg: cfg, Deps: deps, tickers: map[ticker]struct{}{}, accounts: map[string]*account{}}
+	h.m = metrics{
+		connections: gauge("connections", "Open connections."),
+		sessions:    gauge("sessions", "Authenticated sessions."),
+		accepted:    counter("accepted_total", "Messages accepted from clients of this gateway."),
+		delivered:   counter("delivered_total", "Messages written to sessions, live or read from history."),
+		errors:      vec("errors_total", "Error frames sent, by code.", "code"),
+		closes:      vec("closes_total", "Connections ended, by close code.", "code"),
+		overtaken:   counter("join_overtaken_total", "Joins that went live before history had answered."),
+		catchUps: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_gateway_catch_up_seconds",
+			Help: "From join to caught up.", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60}}),
+	}
+	deps.Registry.MustRegister(h.m.catchUps)
+	for _, c := range wire.Codes {
+		h.m.errors.WithLabelValues(string(c))
+	}
+	return h
+}
+
+// Run looks at every connection once a second until ctx ends.
+func (h *Hub) Run(ctx context.Context) error {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			for _, c := range h.connections() {
+				c.tick(now)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (h *Hub) connections() []ticker {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]ticker, 0, len(h.tickers))
+	for c := range h.tickers {
+		out = append(out, c)
+	}
+	return out
+}
+
+// add takes a connection; false while draining.
+func (h *Hub) add(c ticker) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		return false
+	}
+	h.tickers[c] = struct{}{}
+	h.m.connections.Inc()
+	return true
+}
+
+func (h *Hub) remove(c ticker, why wire.Close) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.tickers[c]; ok {
+		delete(h.tickers, c)
+		h.m.connections.Dec()
+		h.m.closes.WithLabelValues(closeLabel(why.Code)).Inc()
+	}
+}
+
+// closeLabel keeps the label's values few: a peer may send any code.
+func closeLabel(code int) string {
+	for _, c := range wire.Closes {
+		if c.Code == code {
+			return c.Reason
+		}
+	}
+	return "other"
+}
+
+// Connections is the number of open connections.
+func (h *Hub) Connections() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.tickers)
+}
+
+// acquire counts a session of user; nil when there are too many.
+func (h *Hub) acquire(user string) *account {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.accounts[user]
+	if a == nil {
+		a = &account{limiter: rate.NewLimiter(rate.Limit(float64(h.cfg.MessagesPerMinute)/60), h.cfg.MessageBurst)}
+		h.accounts[user] = a
+	}
+	if a.sessions >= h.cfg.UserConnections {
+		return nil
+	}
+	a.sessions++
+	return a
+}
+
+func (h *Hub) release(user string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.accounts[user]
+	if a.sessions--; a.sessions == 0 {
+		// A user who leaves and comes back has a full burst again; the price of keeping nothing for those who are away.
+		delete(h.accounts, user)
+	}
+}
+
+// Revoke closes the sessions that match.
+func (h *Hub) Revoke(match func(user, sid string, issued time.Time) bool) {
+	for _, c := range h.connections() {
+		if s := c.session(); s != nil {
+			if cl := s.currentClaims(); match(cl.Username, cl.SID, cl.Issued) {
+				c.close(wire.CloseTokenRevoked)
+			}
+		}
+	}
+}
+
+// DirectoryChanged tells sessions of a new or a lost contact.
+func (h *Hub) DirectoryChanged(e api.DirectoryEvent) {
+	tell := func(user, peer, event string) {
+		rm, err := room.Of(user, peer)
+		if err != nil {
+			return
+		}
+		for _, m := range h.Router.Members(user) {
+			if s, ok := m.(*Session); ok {
+				s.send(event, wire.Contact{Username: peer, Room: rm.String()}, "")
+			}
+		}
+	}
+	switch e.Kind {
+	case api.EventContactAdded:
+		tell(e.Username, e.Peer, wire.EvContactAdded)
+		tell(e.Peer, e.Username, wire.EvContactAdded)
+	case api.EventContactRemoved:
+		tell(e.Username, e.Peer, wire.EvContactRemoved)
+		tell(e.Peer, e.Username, wire.EvContactRemoved)
+	case api.EventRegistered:
+		// Everybody's new contact, but only where everybody's presence is sent to everybody as well.
+		if _, small := h.Directory.SmallDirectory(); !small || h.Directory.Mode() != api.Everyone {
+			return
+		}
+		for _, c := range h.connections() {
+			if s := c.session(); s != nil && s.user != e.Username && s.isActive() {
+				if rm, err := room.Of(s.user, e.Username); err == nil {
+					s.send(wire.EvContactAdded, wire.Contact{Username: e.Username, Room: rm.String()}, "")
+				}
+			}
+		}
+	}
+}
+
+// Drain takes no new connections, tells everybody to leave at a random time within window, and closes who stays. It returns when all are
+// gone or ctx ends, which cuts the rest.
+func (h *Hub) Drain(ctx context.Context, window time.Duration) {
+	h.mu.Lock()
+	h.draining = true
+	h.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, c := range h.connections() {
+		in := time.Duration(rand.Int64N(int64(window) + 1))
+		c.goAway(in)
+		wg.Add(1)
+		t := time.AfterFunc(in+window/4, func() { c.close(wire.CloseDraining); wg.Done() })
+		stop := context.AfterFunc(ctx, func() {
+			if t.Stop() {
+				c.close(wire.CloseDraining)
+				wg.Done()
+			}
+		})
+		defer stop()
+	}
+	wg.Wait()
+	for h.Connections() > 0 && ctx.Err() == nil {
+		select {
+		case <-time.After(20 * time.Millisecond): // readers end within the linger time
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Wait returns when no goroutine of a session is left, or ctx ends.
+func (h *Hub) Wait(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { h.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

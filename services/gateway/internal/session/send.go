@@ -1,0 +1,202 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"strings"
+	"time"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/subject"
+	"parley/pkg/wire"
+	"parley/services/gateway/internal/bus"
+)
+
+// outgoing is one message of the session that has no outcome yet.
+type outgoing struct {
+	pub   *bus.Publication
+	re    string
+	retry bool
+	next  *outgoing
+}
+
+// Limits of what a session may have under way. The count is above the burst of the rate limit, so the latter is what clients meet.
+const (
+	maxQueued     = 1024
+	maxQueueBytes = 2 << 20
+	maxByHand     = 256
+)
+
+var (
+	errContent  = wire.E(wire.InvalidArgument, "content is non-empty text without NUL characters")
+	errTooLong  = wire.E(wire.TooLarge, "content is longer than limits.content_bytes")
+	errID       = wire.E(wire.InvalidArgument, "id is 1 to 64 of A-Z a-z 0-9 _ . : -")
+	errBacklog  = &wire.Error{Code: wire.RateLimited, Message: "too many messages wait to be accepted", RetryAfterMS: 1000}
+	errInternal = wire.E(wire.Internal, "something went wrong here; try again")
+)
+
+// SendMessage takes one message. The answer comes later, as message_accepted or error.
+func (s *Session) SendMessage(m wire.Send, re string) error {
+	if m.ID != "" && !wire.ValidMessageID(m.ID) {
+		return errID
+	}
+	// NUL is legal in JSON and impossible in PostgreSQL's text.
+	if m.Content == "" || strings.IndexByte(m.Content, 0) >= 0 {
+		return errContent
+	}
+	if len(m.Content) > s.hub.cfg.ContentBytes {
+		return errTooLong
+	}
+	r, err := s.room(m.Room)
+	if err != nil {
+		return err
+	}
+	if res := s.acct.limiter.Reserve(); res.Delay() > 0 {
+		wait := res.Delay()
+		res.Cancel()
+		return &wire.Error{Code: wire.RateLimited, Message: "too many messages", RetryAfterMS: wait.Milliseconds() + 1}
+	}
+	if m.ID == "" {
+		var b [16]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		m.ID = base64.RawURLEncoding.EncodeToString(b[:])
+	}
+	s.mu.Lock()
+	joined := s.joined(r) || s.joinPending(r)
+	s.mu.Unlock()
+	if !joined {
+		if err := s.join(joinJob{rooms: []room.Room{r}}); err != nil {
+			return err
+		}
+	}
+	o := &outgoing{re: re, retry: m.Retry, pub: &bus.Publication{
+		Room: r, P: subject.Partition(r, s.hub.Router.Partitions()), Sender: s.user, ID: m.ID, Content: m.Content,
+	}}
+	o.pub.Done = func(m *wire.Message, err error) { s.done(o, m, err) }
+	s.mu.Lock()
+	if s.queued >= maxQueued || s.queueBytes+len(m.Content) > maxQueueBytes {
+		s.mu.Unlock()
+		return errBacklog
+	}
+	s.queued++
+	s.queueBytes += len(m.Content)
+	head := s.queues[r]
+	if head != nil {
+		for head.next != nil {
+			head = head.next
+		}
+		head.next = o
+		s.mu.Unlock()
+		return nil
+	}
+	if s.queues == nil {
+		s.queues = make(map[room.Room]*outgoing, 1)
+	}
+	s.queues[r] = o
+	s.mu.Unlock()
+	s.start(o)
+	return nil
+}
+
+// start sends the head of a room's queue; nil does nothing. Not under mu.
+func (s *Session) start(o *outgoing) {
+	if o == nil {
+		return
+	}
+	if !o.retry {
+		s.hub.Publisher.Publish(o.pub)
+		return
+	}
+	s.hub.wg.Add(1)
+	go func() {
+		defer s.hub.wg.Done()
+		s.findFirst(o)
+	}()
+}
+
+// findFirst asks SQL whether a message that the client sends again was stored in a try whose dedupe window is over.
+func (s *Session) findFirst(o *outgoing) {
+	// Not the session's context: a message that was taken is seen through.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	last, err := s.hub.Bus.LastSeq(ctx, o.pub.P)
+	if err != nil {
+		s.done(o, nil, bus.ErrUnknown)
+		return
+	}
+	found, err := s.hub.History.HistoryFind(ctx, api.FindRequest{Sender: s.user, ID: o.pub.ID, P: o.pub.P, MinApplied: last})
+	if err != nil {
+		s.done(o, nil, bus.ErrUnknown)
+		return
+	}
+	if m := found.Message; m != nil {
+		if m.A != o.pub.Room.A || m.B != o.pub.Room.B || m.Content != o.pub.Content {
+			s.done(o, nil, bus.ErrConflict)
+			return
+		}
+		s.done(o, &wire.Message{Room: o.pub.Room.String(), ID: m.ID, Seq: m.Seq, Prev: m.Prev, SentAt: wire.Millis(m.SentAt)}, nil)
+		return
+	}
+	s.hub.Publisher.Publish(o.pub)
+}
+
+// done ends the head of a queue, with a stored message or an error. It is bus.Publication's Done.
+func (s *Session) done(o *outgoing, m *wire.Message, err error) {
+	if err != nil {
+		s.mu.Lock()
+		next := s.pop(o)
+		s.mu.Unlock()
+		s.sendError(err, o.re)
+		s.start(next)
+		return
+	}
+	s.mu.Lock()
+	// Its copy may still come, and must not be sent as received_message then.
+	s.noteByHand(seqKey{o.pub.P, m.Seq})
+	next := s.accepted(o, m, o.pub.P)
+	s.mu.Unlock()
+	s.start(next)
+}
+
+// accepted needs mu. It answers, and returns what is to be started next.
+func (s *Session) accepted(o *outgoing, m *wire.Message, p int) *outgoing {
+	next := s.pop(o)
+	s.hub.m.accepted.Inc()
+	if !s.closed {
+		s.wire.Send(wire.EvAccepted, (*Accepted)(m), o.re)
+		s.wrote(o.pub.Room, p, m.Seq, false)
+	}
+	return next
+}
+
+// Accepted is the data of message_accepted.
+type Accepted wire.Message
+
+// pop needs mu. o is the head of its queue.
+func (s *Session) pop(o *outgoing) (next *outgoing) {
+	s.queued--
+	s.queueBytes -= len(o.pub.Content)
+	next = o.next
+	if next == nil {
+		delete(s.queues, o.pub.Room)
+		if len(s.queues) == 0 {
+			s.queues = nil
+		}
+		return nil
+	}
+	s.queues[o.pub.Room] = next
+	return next
+}
+
+// noteByHand needs mu.
+func (s *Session) noteByHand(k seqKey) {
+	if s.byHand == nil {
+		s.byHand = map[seqKey]struct{}{}
+	}
+	if len(s.byHand) >= maxByHand {
+		clear(s.byHand) // their copies are long overdue
+	}
+	s.byHand[k] = struct{}{}
+}

@@ -1,0 +1,421 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+	"parley/services/gateway/internal/router"
+)
+
+// Session is one authenticated client. Idle, it holds no goroutine, no timer and no buffer of its own.
+type Session struct {
+	hub    *Hub
+	wire   Wire
+	id     uint64
+	user   string
+	acct   *account
+	ctx    context.Context // ends with the session
+	cancel context.CancelFunc
+
+	// mu also orders what is sent: messages are handed to the wire under it. Publishing and presence are not called under it.
+	mu     sync.Mutex
+	claims token.Claims
+	closed bool
+	active bool   // it has joined something: the user is online
+	device string // as named by the last join
+
+	// What it gets (join.go).
+	all      bool
+	rooms    map[room.Room]int64 // joined one by one → seq up to which history was read
+	floor    []int64             // of all: per partition, the seq up to which history was or will be read
+	jobs     []joinJob
+	joining  bool // the catch-up goroutine runs
+	catching *catching
+	reached  []int64 // everything up to here was sent; nil before the first catch-up ended
+
+	// What it sends (send.go).
+	queues     map[room.Room]*outgoing // the head is under way
+	queued     int
+	queueBytes int
+	byHand     map[seqKey]struct{} // accepted without their copy, which may still come
+
+	// What it has confirmed (cursor.go).
+	dirty     map[room.Room]written
+	probing   []written
+	probe     uint32
+	lastProbe int64 // Unix seconds
+
+	lastTyping int64 // Unix ms
+	calls      int   // requests of this session under way
+	checking   bool  // auth is asked about an expired token
+}
+
+type seqKey struct {
+	p   int
+	seq int64
+}
+
+var (
+	errTooMany    = wire.E(wire.TooManyConnections, "this user has too many connections here; close one")
+	errDraining   = wire.E(wire.Unavailable, "this gateway is shutting down; connect again")
+	errBusy       = &wire.Error{Code: wire.RateLimited, Message: "too many requests of this connection are under way", RetryAfterMS: 1000}
+	errNotOwnRoom = wire.E(wire.Forbidden, "this is not a room of yours")
+	errRoomName   = wire.E(wire.InvalidArgument, "a room is two different user names joined with &")
+)
+
+// open makes a session of verified claims. w must be ready to send.
+func (h *Hub) open(w Wire, claims token.Claims) (*Session, error) {
+	acct := h.acquire(claims.Username)
+	if acct == nil {
+		return nil, errTooMany
+	}
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	s := &Session{hub: h, wire: w, id: binary.LittleEndian.Uint64(id[:]) | 1, user: claims.Username, acct: acct, claims: claims,
+		lastProbe: time.Now().Unix()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	h.Directory.Acquire(s.user)
+	h.m.sessions.Inc()
+	s.send(wire.EvWelcome, wire.Welcome{
+		Username: s.user, Session: s.name(), ServerTime: wire.Timestamp{Time: time.Now()}, HeartbeatS: int(h.cfg.Heartbeat / time.Second),
+		Limits: wire.Limits{FrameBytes: h.cfg.FrameBytes, ContentBytes: h.cfg.ContentBytes, MessagesPerMinute: h.cfg.MessagesPerMinute},
+	}, "")
+	return s, nil
+}
+
+// name is the session's public name.
+func (s *Session) name() string { return strconv.FormatUint(s.id, 36) }
+
+func (s *Session) currentClaims() token.Claims {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claims
+}
+
+func (s *Session) isActive() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active
+}
+
+// gone is called once, when the connection has ended.
+func (s *Session) gone(deliberate bool) {
+	s.mu.Lock()
+	s.closed = true
+	active := s.active
+	s.catching, s.dirty, s.probing, s.jobs = nil, nil, nil, nil
+	s.mu.Unlock()
+	s.cancel()
+	if active {
+		s.hub.Presence.Unwatch(s)
+		s.hub.Router.Remove(s.user, s)
+		s.hub.Presence.Gone(s.id, s.user, deliberate)
+	}
+	s.hub.Directory.Release(s.user)
+	s.hub.release(s.user)
+	s.hub.m.sessions.Dec()
+}
+
+// activate makes the session a receiver: its user is online from now on.
+func (s *Session) activate() error {
+	s.mu.Lock()
+	if s.active || s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.active = true
+	s.mu.Unlock()
+	// Called by the connection's reader only, as gone is: they cannot overtake each other.
+	if err := s.hub.Router.Add(s.user, s); err != nil {
+		s.hub.Router.Remove(s.user, s)
+		s.mu.Lock()
+		s.active = false
+		s.mu.Unlock()
+		return api.ErrUnavailable
+	}
+	s.hub.Presence.Online(s.id, s.user)
+	s.hub.Presence.Watch(s, s.user, s.defaultWatch())
+	return nil
+}
+
+// defaultWatch is whose presence a session gets that asked for nobody in particular: everybody (nil) in a small directory, the contacts
+// in a roster, nobody where everybody would be too many.
+func (s *Session) defaultWatch() []string {
+	if s.hub.Directory.Mode() == api.Roster {
+		if c := s.hub.Directory.Contacts(s.user); c != nil {
+			return c
+		}
+		return []string{}
+	}
+	if _, small := s.hub.Directory.SmallDirectory(); small {
+		return nil
+	}
+	return []string{}
+}
+
+func (s *Session) send(event string, data any, re string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.wire.Send(event, data, re)
+	}
+}
+
+func (s *Session) sendError(err error, re string) {
+	e := wire.AsError(err)
+	var inner *wire.Error
+	if errors.As(err, &inner) {
+		e = inner
+	} else {
+		s.hub.Log.Error("a request of a session failed", "error", err)
+	}
+	s.hub.m.errors.WithLabelValues(string(e.Code)).Inc()
+	s.send(wire.EvError, e, re)
+}
+
+// ack answers a frame that had an id.
+func (s *Session) ack(a wire.Ack, re string) {
+	if re != "" {
+		s.send(wire.EvAck, a, re)
+	}
+}
+
+// room reads a room that must be one of the session's user, with a peer that may be talked to.
+func (s *Session) room(name string) (room.Room, error) {
+	x, y, err := room.Split(name)
+	if err != nil {
+		return room.Room{}, errRoomName
+	}
+	peer := ""
+	switch room.Fold(s.user) {
+	case room.Fold(x):
+		peer = y
+	case room.Fold(y):
+		peer = x
+	default:
+		return room.Room{}, errNotOwnRoom
+	}
+	registered, err := s.hub.Directory.Peer(s.ctx, s.user, peer)
+	if err != nil {
+		return room.Room{}, err
+	}
+	r, err := room.Of(s.user, registered)
+	if err != nil {
+		return room.Room{}, errRoomName
+	}
+	return r, nil
+}
+
+// call runs f in a goroutine; a session has few of them at a time.
+func (s *Session) call(re string, f func(ctx context.Context)) {
+	s.mu.Lock()
+	if s.closed || s.calls >= maxCalls {
+		closed := s.closed
+		s.mu.Unlock()
+		if !closed {
+			s.sendError(errBusy, re)
+		}
+		return
+	}
+	s.calls++
+	s.hub.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.hub.wg.Done()
+		f(s.ctx)
+		s.mu.Lock()
+		s.calls--
+		s.mu.Unlock()
+	}()
+}
+
+// maxCalls bounds the requests to services that one session has under way.
+const maxCalls = 8
+
+// Typing tells the peer that the user types. More than one a second is swallowed: it is a hint.
+func (s *Session) Typing(name string) error {
+	r, err := s.room(name)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UnixMilli()
+	s.mu.Lock()
+	quiet := now-s.lastTyping < 1000
+	if !quiet {
+		s.lastTyping = now
+	}
+	s.mu.Unlock()
+	if !quiet {
+		s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvTyping, Username: s.user, Session: s.name()})
+	}
+	return nil
+}
+
+// Read moves the read marker.
+func (s *Session) Read(name string, seq int64, re string) error {
+	r, err := s.room(name)
+	if err != nil {
+		return err
+	}
+	if seq <= 0 {
+		return wire.E(wire.InvalidArgument, "seq is that of a message of the room")
+	}
+	s.call(re, func(ctx context.Context) {
+		resp, err := s.hub.History.HistoryRead(ctx, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq})
+		if err != nil {
+			s.sendError(err, re)
+			return
+		}
+		if resp.Moved {
+			s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvRead, Username: s.user, Seq: resp.Seq, Session: s.name()})
+		}
+		s.ack(wire.Ack{}, re)
+	})
+	return nil
+}
+
+// Watch narrows presence to some users. Names that nobody has, or that the user may not see, are passed over: the answer must not tell.
+func (s *Session) Watch(names []string, re string) error {
+	if len(names) > wire.MaxWatchedUsers {
+		return wire.E(wire.InvalidArgument, "at most 1000 users can be watched")
+	}
+	s.call(re, func(ctx context.Context) {
+		list := make([]string, 0, len(names))
+		have := make(map[string]struct{}, len(names))
+		for _, n := range names {
+			registered, err := s.hub.Directory.Peer(ctx, s.user, n)
+			if err != nil {
+				continue
+			}
+			if _, twice := have[registered]; !twice {
+				have[registered] = struct{}{}
+				list = append(list, registered)
+			}
+		}
+		s.ack(wire.Ack{}, re)
+		s.mu.Lock()
+		closed := s.closed
+		s.mu.Unlock()
+		if !closed {
+			s.hub.Presence.Watch(s, s.user, list)
+		}
+		// gone may have run in between.
+		if ctx.Err() != nil {
+			s.hub.Presence.Unwatch(s)
+		}
+	})
+	return nil
+}
+
+// Alive answers connection_alive.
+func (s *Session) Alive(re string) {
+	s.mu.Lock()
+	resume := ""
+	if s.reached != nil {
+		v := s.reached
+		if !s.joining {
+			// Everything up to what the router has checked was handed to the wire before this answer.
+			v = maxVector(s.reached, s.hub.Router.Checked())
+		}
+		resume = encodeResume(v)
+	}
+	s.mu.Unlock()
+	s.ack(wire.Ack{Resume: resume}, re)
+}
+
+// Refresh takes a new access token of the same user.
+func (s *Session) Refresh(tok string, re string) error {
+	c, err := s.hub.Verifier.Verify(tok, time.Now())
+	if err != nil {
+		return err
+	}
+	if c.Username != s.user {
+		return wire.E(wire.Forbidden, "the token belongs to another user")
+	}
+	s.mu.Lock()
+	s.claims = c
+	s.mu.Unlock()
+	s.ack(wire.Ack{}, re)
+	return nil
+}
+
+// PresenceUpdate implements presence.Watcher.
+func (s *Session) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot bool) {
+	data := s.hub.presenceFrames.data(online, offline, unknown, snapshot)
+	s.send(wire.EvPresence, data, "")
+}
+
+// Notify implements router.Member.
+func (s *Session) Notify(r room.Room, e *api.Ephemeral) {
+	if e.Session == s.name() || e.Event == wire.EvTyping && e.Username == s.user {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.joined(r) {
+		s.wire.Send(e.Event, wire.Marker{Room: r.String(), Username: e.Username, Seq: e.Seq}, "")
+	}
+}
+
+// joined needs mu.
+func (s *Session) joined(r room.Room) bool {
+	if s.all {
+		return true
+	}
+	_, ok := s.rooms[r]
+	return ok
+}
+
+// Deliver implements router.Member.
+func (s *Session) Deliver(d *router.Delivery) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	key := seqKey{d.P, d.Message.Seq}
+	if d.Message.Sender == s.user {
+		if o := s.queues[d.Room]; o != nil && o.pub != nil && o.pub.ID == d.Message.ID && o.pub.Content == d.Message.Content {
+			if !o.pub.Copied() {
+				// It was accepted or given up a moment ago, in another goroutine; in the first case this copy is not sent again.
+				s.noteByHand(key)
+				s.mu.Unlock()
+				return
+			}
+			next := s.accepted(o, &d.Message, d.P)
+			s.mu.Unlock()
+			s.start(next)
+			return
+		}
+		if _, ok := s.byHand[key]; ok {
+			delete(s.byHand, key)
+			s.mu.Unlock()
+			return
+		}
+	}
+	defer s.mu.Unlock()
+	if !s.joined(d.Room) || d.Message.Seq <= s.floorOf(d.Room, d.P) {
+		return
+	}
+	if c := s.catching; c != nil && c.covers(d.Room) {
+		c.offer(d)
+		return
+	}
+	s.deliver(d)
+}
+
+// deliver needs mu.
+func (s *Session) deliver(d *router.Delivery) {
+	s.wire.SendMessage(d)
+	s.hub.m.delivered.Inc()
+	s.wrote(d.Room, d.P, d.Message.Seq, d.Message.Sender != s.user)
+}
