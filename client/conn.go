@@ -1,0 +1,270 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/pkg/wire"
+)
+
+// Options of a connection. Only Session is required.
+type Options struct {
+	Session *Session
+	Rooms   []string // nil: all rooms of the user, also those that come to be later
+	Device  string   // a name that lets the server remember what this device has; at most 64 characters
+	Resume  string   // where an earlier process stopped (CaughtUp.Resume)
+	Buffer  int      // events that may wait to be read, default DefaultBuffer
+	// MinBackoff and MaxBackoff bound the wait before a reconnect, which is random between 0 and a limit that doubles
+	// from the one to the other (full jitter). Default 500 ms and 15 s.
+	MinBackoff, MaxBackoff time.Duration
+}
+
+// Conn is a connection that stays up until Close, or until the server says something that waiting cannot mend (Err tells).
+// All methods are safe for concurrent use. Events must be read.
+//
+// Goroutines: run reads the socket and reconnects; tend, one while there is a socket, renews tokens; fill, at most maxRepairs,
+// closes gaps. Close ends them all.
+type Conn struct {
+	o       Options
+	session *Session
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // tend and fill
+
+	events  chan Event
+	done    chan struct{} // closed at the end
+	sending *gate         // open while sends wait for an outcome
+	repairs chan struct{} // slots
+	lagging atomic.Bool   // set by emit, cleared by the next socket
+	lagged  chan struct{} // wakes tend
+
+	mu      sync.Mutex // guards what follows
+	link    *link      // nil while there is none that has joined
+	up      chan struct{}
+	pending map[string]chan outcome
+	ledger  *ledger
+	watch   []string // nil: all
+	resume  string
+	moved   bool // there were messages after resume
+	closing bool
+	err     error
+}
+
+// Dial connects and joins. It tries once, so that a wrong address shows at once; ctx bounds that only. From then on the connection
+// comes back by itself.
+func Dial(ctx context.Context, o Options) (*Conn, error) {
+	if o.Session == nil {
+		return nil, errors.New("a connection needs a session")
+	}
+	if o.Buffer <= 0 {
+		o.Buffer = DefaultBuffer
+	}
+	if o.MinBackoff <= 0 {
+		o.MinBackoff = 500 * time.Millisecond
+	}
+	if o.MaxBackoff < o.MinBackoff {
+		o.MaxBackoff = max(15*time.Second, o.MinBackoff)
+	}
+	c := &Conn{
+		o: o, session: o.Session, resume: o.Resume, ledger: newLedger(), pending: map[string]chan outcome{},
+		events: make(chan Event, o.Buffer), done: make(chan struct{}), up: make(chan struct{}), sending: newGate(),
+		repairs: make(chan struct{}, maxRepairs), lagged: make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	l, err := c.connect(ctx)
+	if err != nil {
+		c.cancel()
+		return nil, err
+	}
+	go c.run(l)
+	return c, nil
+}
+
+// Events is closed at the end; Err then says why.
+func (c *Conn) Events() <-chan Event { return c.events }
+
+// Err is why the connection ended for good: ErrClosed after Close, nil while it lives.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Resume is the last resume token, "" before the first CaughtUp. It may be ahead of events that wait to be read.
+func (c *Conn) Resume() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.resume
+}
+
+// Typing tells the other user of room that one types.
+func (c *Conn) Typing(room string) error { return c.say(wire.EvTyping, wire.Marker{Room: room}) }
+
+// Read marks room as read up to seq.
+func (c *Conn) Read(room string, seq int64) error {
+	return c.say(wire.EvRead, wire.Marker{Room: room, Seq: seq})
+}
+
+// Watch narrows presence to these users, also after a reconnect. While there is no connection it returns ErrNotConnected and
+// holds from the next one on.
+func (c *Conn) Watch(usernames []string) error {
+	c.mu.Lock()
+	c.watch = append([]string{}, usernames...)
+	c.mu.Unlock()
+	return c.say(wire.EvWatch, wire.Watch{Usernames: usernames})
+}
+
+// say sends what has no answer, or ErrNotConnected.
+func (c *Conn) say(event string, data any) error {
+	c.mu.Lock()
+	l := c.link
+	c.mu.Unlock()
+	if l == nil {
+		return ErrNotConnected
+	}
+	return l.write(wire.Encode(event, data, ""))
+}
+
+// Close leaves: the user is offline at once if this was the last session. It waits up to 2 s for the server's good-bye, and for
+// every goroutine of the connection.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.closing = true
+	l := c.link
+	c.mu.Unlock()
+	if l != nil && l.write(wire.Encode(wire.EvDisconnection, nil, "")) == nil {
+		bye := time.NewTimer(2 * time.Second)
+		defer bye.Stop()
+		select {
+		case <-l.down:
+		case <-bye.C:
+		}
+	}
+	c.cancel()
+	<-c.done
+	return nil
+}
+
+// run owns the socket: it reads, and makes a new one when it breaks.
+func (c *Conn) run(l *link) {
+	defer c.finish()
+	for attempt := 0; ; attempt++ {
+		joined := time.Now()
+		err := c.serve(l)
+		if time.Since(joined) > c.o.MaxBackoff {
+			attempt = 0 // it was a good one
+		}
+		for {
+			wait, ferr := c.plan(err, attempt, l)
+			if ferr != nil {
+				c.fail(ferr)
+				return
+			}
+			if l != nil {
+				c.offer(Disconnected{err, wait})
+				l = nil
+			}
+			select {
+			case <-time.After(wait):
+			case <-c.ctx.Done():
+				c.fail(ErrClosed)
+				return
+			}
+			if l, err = c.connect(c.ctx); err == nil {
+				break
+			}
+			l = nil
+			attempt++
+		}
+		c.offer(Reconnected{})
+	}
+}
+
+// plan decides about the next attempt after err: when, or that there is none. l is the link that broke, nil after a
+// failed attempt.
+func (c *Conn) plan(err error, attempt int, l *link) (time.Duration, error) {
+	c.mu.Lock()
+	closing := c.closing
+	c.mu.Unlock()
+	if closing || c.ctx.Err() != nil {
+		return 0, ErrClosed
+	}
+	ceiling := min(c.o.MaxBackoff, c.o.MinBackoff<<min(attempt, 16))
+	var ce *CloseError
+	var we *wire.Error
+	switch {
+	case l != nil && l.planned.Load():
+		return 0, nil // the server has said when already, or the events have been read at last
+	case refusedToken(err):
+		if l == nil { // connect has renewed it if that was possible
+			return 0, err
+		}
+	case errors.As(err, &ce):
+		if !wire.ShouldReconnect(ce.Code) {
+			return 0, err
+		}
+		if ce.Code == wire.CloseRate.Code || ce.Code == wire.CloseTooMany.Code {
+			ceiling = c.o.MaxBackoff // coming back soon would end the same way
+		}
+	case errors.As(err, &we):
+		switch we.Code {
+		case wire.Unavailable, wire.Internal, wire.RateLimited, wire.TooManyConnections:
+			return max(rand.N(ceiling), time.Duration(we.RetryAfterMS)*time.Millisecond), nil
+		}
+		return 0, err
+	}
+	return rand.N(ceiling), nil
+}
+
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+}
+
+func (c *Conn) finish() {
+	c.cancel()
+	c.wg.Wait()
+	close(c.done)
+	close(c.events)
+}
+
+// attach makes l the link that sends use.
+func (c *Conn) attach(l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lagging.Store(false)
+	c.link = l
+	close(c.up)
+}
+
+func (c *Conn) detach() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link = nil
+	c.up = make(chan struct{})
+}
+
+// linkUp waits for a link.
+func (c *Conn) linkUp(ctx context.Context) (*link, error) {
+	for {
+		c.mu.Lock()
+		l, up := c.link, c.up
+		c.mu.Unlock()
+		if l != nil {
+			return l, nil
+		}
+		select {
+		case <-up:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a connection: %w", ctx.Err())
+		case <-c.done:
+			return nil, c.Err()
+		}
+	}
+}

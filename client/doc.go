@@ -1,0 +1,53 @@
+// Package client is the Go SDK of Parley: the HTTP calls, and a connection that stays up by itself.
+//
+//	api, _ := client.New("http://127.0.0.1:8080", nil)
+//	me, err := api.Login(ctx, "lisa", password)
+//	conn, err := client.Dial(ctx, client.Options{Session: me})
+//	go func() {
+//		for ev := range conn.Events() {
+//			if m, ok := ev.(client.Message); ok {
+//				fmt.Println(m.Sender, m.Content)
+//			}
+//		}
+//	}()
+//	accepted, err := conn.Send(ctx, client.Room("lisa", "avi"), "hello")
+//
+// What the connection does for its user: it joins again after every reconnect and resumes where it was, drops what it has
+// seen already (by seq, and by sender and id), puts messages of a room in order and asks HTTP for those that are missing between
+// two, sends a message again under the same id until it has an outcome, renews its token before it runs out, and goes elsewhere
+// when the server drains. Everything in it has a limit; the constants below name them.
+package client
+
+import (
+	"errors"
+	"time"
+)
+
+// Limits of one Conn. Reaching one has the outcome that stands beside it.
+const (
+	DefaultBuffer = 1024    // events not yet read: the socket is no longer read, or ErrLagging when a Send is waiting
+	MaxPending    = 1024    // sends without an outcome: ErrTooManyPending
+	maxRooms      = 4096    // rooms remembered: the one used least recently is forgotten, its next message starts it anew
+	maxSeen       = 512     // seqs and ids remembered a room: the lowest is forgotten, and all below it counts as seen
+	maxHeld       = 256     // messages of a room held back while its gap is filled: the repair is cut short
+	maxRepairs    = 8       // gaps filled at a time: one more is left to the server, which sends the missing message late
+	maxFrame      = 4 << 20 // bytes of a frame from the server: the connection is closed
+	maxBody       = 8 << 20 // bytes of an HTTP answer: an error
+)
+
+const (
+	writeTimeout   = 10 * time.Second
+	welcomeTimeout = 10 * time.Second
+	repairTimeout  = 5 * time.Second
+	checkpoint     = 30 * time.Second // how often a busy connection asks for a fresh resume token
+	lagPatience    = time.Second      // how long a full event queue may keep a waiting Send from its answer
+)
+
+// Errors of a Conn. What the server said is a *wire.Error, or a *CloseError when it closed the connection.
+var (
+	ErrClosed         = errors.New("the connection was closed by this side")
+	ErrNotConnected   = errors.New("not connected at the moment")
+	ErrTooManyPending = errors.New("too many messages wait for an outcome")
+	ErrInFlight       = errors.New("a message with this id is being sent already")
+	ErrLagging        = errors.New("events are not read fast enough; what was dropped comes again")
+)

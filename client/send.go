@@ -1,0 +1,193 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	mrand "math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"parley/pkg/wire"
+)
+
+// Accepted says that a message is stored: it reaches both users from now on, whatever breaks.
+type Accepted struct {
+	ID     string
+	Room   string
+	Seq    int64
+	SentAt time.Time
+}
+
+// Outgoing is a message to send. ID is its idempotency key, made by Send when "". Retry: it was sent before, perhaps by another
+// process, and its outcome is not known.
+type Outgoing struct {
+	Room, Content, ID string
+	Retry             bool
+}
+
+// OutcomeUnknownError is what Send returns when ctx ended, or the connection for good, after the message went out: it may be
+// stored or not. To find out, send it again with the same ID and Retry.
+type OutcomeUnknownError struct {
+	ID  string
+	Err error
+}
+
+// Error makes *OutcomeUnknownError an error.
+func (e *OutcomeUnknownError) Error() string {
+	return fmt.Sprintf("message %s has no known outcome: %v", e.ID, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *OutcomeUnknownError) Unwrap() error { return e.Err }
+
+type outcome struct {
+	acc Accepted
+	err *wire.Error
+}
+
+// Send stores content in room and returns when that is done. It goes on through broken connections and outages
+// until ctx ends. Calls one after the other keep their order; calls at the same time have none.
+func (c *Conn) Send(ctx context.Context, room, content string) (Accepted, error) {
+	return c.SendMessage(ctx, Outgoing{Room: room, Content: content})
+}
+
+// SendMessage is Send with an id of the caller's. What the server refuses comes back as *wire.Error.
+func (c *Conn) SendMessage(ctx context.Context, m Outgoing) (Accepted, error) {
+	if m.ID == "" {
+		m.ID = newID()
+	}
+	if !wire.ValidMessageID(m.ID) {
+		return Accepted{}, wire.E(wire.InvalidArgument, "a message id is 1 to 64 of A-Z a-z 0-9 _ . : -")
+	}
+	if m.Content == "" || m.Room == "" {
+		return Accepted{}, wire.E(wire.InvalidArgument, "a message has a room and text")
+	}
+	result := make(chan outcome, 1)
+	if err := c.register(m.ID, result); err != nil {
+		return Accepted{}, err
+	}
+	defer c.unregister(m.ID)
+
+	retry := m.Retry // true as soon as it may have reached the server
+	unknown := func(err error) (Accepted, error) {
+		if retry {
+			err = &OutcomeUnknownError{m.ID, err}
+		}
+		return Accepted{}, err
+	}
+	for wait := 100 * time.Millisecond; ; {
+		l, err := c.linkUp(ctx)
+		if err != nil {
+			return unknown(err)
+		}
+		frame := wire.Encode(wire.EvSend, wire.Send{Room: m.Room, Content: m.Content, ID: m.ID, Retry: retry}, "")
+		again := retry
+		retry = true
+		l.write(withID(frame, m.ID)) // a failure shows in l.down
+		select {
+		case o := <-result:
+			if o.err == nil {
+				return o.acc, nil
+			}
+			// A refusal by rate says nothing about an earlier attempt.
+			if o.err.Code != wire.Unavailable && (o.err.Code != wire.RateLimited || !again) {
+				return Accepted{}, o.err
+			}
+			pause := max(mrand.N(wait), time.Duration(o.err.RetryAfterMS)*time.Millisecond)
+			wait = min(2*wait, 5*time.Second)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return unknown(ctx.Err())
+			case <-c.done:
+				return unknown(c.Err())
+			}
+		case <-l.down:
+		case <-ctx.Done():
+			return unknown(ctx.Err())
+		}
+	}
+}
+
+// withID puts a frame's own id in: wire.Encode makes frames of servers, which have "re" in its place.
+func withID(frame []byte, id string) []byte {
+	b := append(frame[:len(frame)-1:len(frame)-1], `,"id":`...)
+	return append(wire.AppendString(b, id), '}')
+}
+
+func newID() string { return strings.ToLower(rand.Text()) }
+
+func (c *Conn) register(id string, result chan outcome) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case len(c.pending) >= MaxPending:
+		return ErrTooManyPending
+	case c.pending[id] != nil:
+		return ErrInFlight
+	}
+	c.pending[id] = result
+	if len(c.pending) == 1 {
+		c.sending.open()
+	}
+	return nil
+}
+
+func (c *Conn) unregister(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+	if len(c.pending) == 0 {
+		c.sending.close()
+	}
+}
+
+// resolve gives the send of id its outcome; false when there is none.
+func (c *Conn) resolve(id string, o outcome) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := c.pending[id]
+	if ch == nil {
+		return false
+	}
+	select {
+	case ch <- o:
+	default: // an answer to an earlier attempt lies there already; an acceptance beats it
+		if o.err == nil {
+			select {
+			case <-ch:
+			default:
+			}
+			ch <- o
+		}
+	}
+	return true
+}
+
+// gate is a condition to wait for in a select.
+type gate struct {
+	mu sync.Mutex
+	ch chan struct{} // closed while open
+}
+
+func newGate() *gate { return &gate{ch: make(chan struct{})} }
+
+func (g *gate) wait() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ch
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.ch)
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ch = make(chan struct{})
+}
