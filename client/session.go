@@ -132,7 +132,7 @@ func (s *Session) Logout(ctx context.Context) error {
 type Contact struct {
 	Username string          `json:"username"`
 	Room     string          `json:"room"`
-	Online   bool            `json:"online"`
+	Online   *bool           `json:"online"`    // nil: the server cannot tell now
 	LastSeen *wire.Timestamp `json:"last_seen"` // nil: not known
 }
 

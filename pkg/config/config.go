@@ -5,6 +5,9 @@
 //
 // is the flag --http and the variable PARLEY_HTTP. Nested structs without a tag are walked. Types: string, bool, int,
 // int64, float64, time.Duration, []string (comma-separated) and Secret.
+//
+// A name that stands in several nested structs is one setting and fills them all, so that a program of several services
+// needs nothing of its own for what they share.
 package config
 
 import (
@@ -43,6 +46,10 @@ func (s Secret) Reveal() string { return string(s) }
 // Validator is a config that checks itself; Load calls it after filling and joins what it returns.
 type Validator interface{ Validate() error }
 
+// Fixer is a config with settings that its program decides itself: Fixed names them. They have their defaults, are read
+// from nowhere, and are not in the reference.
+type Fixer interface{ Fixed() []string }
+
 type setting struct {
 	name, def, help string
 	v               reflect.Value
@@ -63,17 +70,20 @@ func Load(cfg any, name string, args []string, env func(string) (string, bool)) 
 	var errs []error
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	known := map[string]*setting{}
-	for i := range settings {
-		s := &settings[i]
-		known[s.name] = s
+	known := map[string][]setting{}
+	fixed := fixedNames(cfg)
+	for _, s := range settings {
 		if s.def != "" {
 			if err := set(s.v, s.def); err != nil {
 				return fmt.Errorf("default of %s: %w", s.name, err)
 			}
 		}
+		if fixed[s.name] {
+			continue
+		}
+		known[s.name] = append(known[s.name], s)
 		if val, ok := env(EnvName(s.name)); ok {
-			if err := set(s.v, val); err != nil {
+			if err := set(s.v, val); err != nil && len(known[s.name]) == 1 { // said once
 				errs = append(errs, fmt.Errorf("%s: %w", EnvName(s.name), err))
 			}
 		}
@@ -92,8 +102,18 @@ func Load(cfg any, name string, args []string, env func(string) (string, bool)) 
 	return errors.Join(errs...)
 }
 
+func fixedNames(cfg any) map[string]bool {
+	names := map[string]bool{}
+	if f, ok := cfg.(Fixer); ok {
+		for _, name := range f.Fixed() {
+			names[name] = true
+		}
+	}
+	return names
+}
+
 // parseFlags goes on after a mistake, which package flag does not.
-func parseFlags(known map[string]*setting, args []string) (errs []error) {
+func parseFlags(known map[string][]setting, args []string) (errs []error) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		name := strings.TrimLeft(arg, "-")
@@ -116,7 +136,7 @@ func parseFlags(known map[string]*setting, args []string) (errs []error) {
 		}
 		if !has {
 			switch {
-			case s.v.Kind() == reflect.Bool:
+			case s[0].v.Kind() == reflect.Bool:
 				val = "true"
 			case i+1 < len(args):
 				i++
@@ -126,8 +146,11 @@ func parseFlags(known map[string]*setting, args []string) (errs []error) {
 				continue
 			}
 		}
-		if err := set(s.v, val); err != nil {
-			errs = append(errs, fmt.Errorf("--%s: %w", name, err))
+		for _, s := range s {
+			if err := set(s.v, val); err != nil {
+				errs = append(errs, fmt.Errorf("--%s: %w", name, err))
+				break
+			}
 		}
 	}
 	return errs
@@ -222,7 +245,12 @@ func Reference(w io.Writer, cfg any) error {
 		return err
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	printed := fixedNames(cfg)
 	for _, s := range settings {
+		if printed[s.name] {
+			continue
+		}
+		printed[s.name] = true
 		def := s.def
 		if def == "" {
 			def = "-"
