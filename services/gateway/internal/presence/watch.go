@@ -1,0 +1,253 @@
+package presence
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"parley/pkg/api"
+)
+
+// Watcher is told who is online. PresenceUpdate must not block, must not change or keep the slices (they are shared by all
+// who get the same update), and must not call Watch. It is called in order, never twice at a time for one watcher; a call
+// may still be under way when Unwatch returns.
+//
+// Online and offline are what changed; in a snapshot, online is everybody watched who is online, and what was said before is void.
+// While unknown is true, the state may have changed without notice; what did change is told once it can be known.
+type Watcher interface {
+	PresenceUpdate(online []string, offline []api.PresenceChange, unknown bool, snapshot bool)
+}
+
+// watching is one watcher's entry.
+type watching struct {
+	// order is held while PresenceUpdate runs.
+	order sync.Mutex
+	// round counts Watch and Unwatch: an update made for an earlier round is void.
+	round atomic.Uint64
+
+	// The rest is guarded by Mirror.mu.
+	w      Watcher
+	self   string
+	all    bool
+	names  []string // indexed in byUser
+	shards uint16   // those of names
+	told   bool     // that it is unknown
+	dirty  bool     // is in watchers.dirty
+	from   int      // everybody: changes before this one of the batch are in the snapshot
+	news   []api.PresenceChange
+}
+
+// watchers is guarded by Mirror.mu.
+type watchers struct {
+	byWatcher map[Watcher]*watching
+	everybody map[*watching]struct{}
+	byUser    map[string]*watchSet
+	pairs     int
+	batch     []api.PresenceChange // news for everybody
+	dirty     []*watching          // with news of their own
+	toldMask  uint16               // unknown, as of the last flush
+}
+
+func newWatchers() watchers {
+	return watchers{
+		byWatcher: map[Watcher]*watching{}, everybody: map[*watching]struct{}{}, byUser: map[string]*watchSet{},
+		toldMask: 1<<api.PresenceShards - 1,
+	}
+}
+
+// Watch tells w of the presence of names from now on (nil: of everybody), except of self: first, before it returns, a
+// snapshot, then what changes. It replaces what w watched before. Do not hold a lock that PresenceUpdate takes.
+func (m *Mirror) Watch(w Watcher, self string, names []string) {
+	m.mu.Lock()
+	e := m.byWatcher[w]
+	if e == nil {
+		e = &watching{w: w}
+		m.byWatcher[w] = e
+	}
+	m.mu.Unlock()
+
+	e.order.Lock()
+	defer e.order.Unlock()
+	m.mu.Lock()
+	m.byWatcher[w] = e // Unwatch may have come between
+	m.unindex(e)
+	e.round.Add(1)
+	e.self, e.all, e.news = self, names == nil, nil
+	var online []string
+	if e.all {
+		m.everybody[e] = struct{}{}
+		e.shards, e.from = 1<<api.PresenceShards-1, len(m.batch)
+		for i := range m.shards {
+			for user := range m.shards[i].online {
+				if user != self {
+					online = append(online, user)
+				}
+			}
+		}
+	} else {
+		online = m.index(e, names)
+	}
+	e.told = m.unknown&e.shards != 0
+	unknown := e.told
+	m.mu.Unlock()
+	w.PresenceUpdate(online, nil, unknown, true)
+}
+
+// Unwatch ends what Watch began.
+func (m *Mirror) Unwatch(w Watcher) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.byWatcher[w]; e != nil {
+		e.round.Add(1)
+		m.unindex(e)
+		delete(m.byWatcher, w)
+	}
+}
+
+func (m *Mirror) index(e *watching, names []string) (online []string) {
+	seen := make(map[string]struct{}, len(names))
+	e.names = make([]string, 0, len(names))
+	for _, user := range names {
+		if _, twice := seen[user]; twice || user == e.self || user == "" {
+			continue
+		}
+		seen[user] = struct{}{}
+		e.names = append(e.names, user)
+		set := m.byUser[user]
+		if set == nil {
+			set = &watchSet{}
+			m.byUser[user] = set
+		}
+		set.add(e)
+		i := api.PresenceShard(user)
+		e.shards |= 1 << i
+		if _, ok := m.shards[i].online[user]; ok {
+			online = append(online, user)
+		}
+	}
+	m.pairs += len(e.names)
+	return online
+}
+
+func (m *Mirror) unindex(e *watching) {
+	delete(m.everybody, e)
+	for _, user := range e.names {
+		set := m.byUser[user]
+		if set.remove(e); set.empty() {
+			delete(m.byUser, user)
+		}
+	}
+	m.pairs -= len(e.names)
+	e.all, e.names, e.shards, e.news, e.from = false, nil, 0, nil, 0
+}
+
+// note keeps a change for those who watch its user, and reports whether there is anybody.
+func (m *Mirror) note(c api.PresenceChange) bool {
+	any := false
+	if len(m.everybody) > 0 {
+		m.batch = append(m.batch, c)
+		any = true
+	}
+	if set := m.byUser[c.User]; set != nil {
+		any = true
+		set.each(func(e *watching) {
+			e.news = append(e.news, c)
+			if !e.dirty {
+				e.dirty = true
+				m.dirty = append(m.dirty, e)
+			}
+		})
+	}
+	return any
+}
+
+// update is one call of PresenceUpdate to be made.
+type update struct {
+	e       *watching
+	round   uint64
+	online  []string
+	offline []api.PresenceChange
+	unknown bool
+}
+
+// runFlushes tells watchers, a moment after the first change of a batch.
+func (m *Mirror) runFlushes(ctx context.Context) {
+	var list []update // reused
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.flushes:
+		}
+		if !pause(ctx, m.cfg.Batch) {
+			return
+		}
+		list = m.collect(list[:0])
+		for i := range list {
+			u := &list[i]
+			u.e.order.Lock()
+			if u.e.round.Load() == u.round {
+				u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, false)
+			}
+			u.e.order.Unlock()
+			*u = update{}
+		}
+		if cap(list) > 1<<16 {
+			list = nil
+		}
+	}
+}
+
+// collect takes all news. Every watcher of everybody gets the same two slices, unless it is in them itself or came in between.
+func (m *Mirror) collect(list []update) []update {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	batch, dirty := m.batch, m.dirty
+	m.batch, m.dirty = nil, nil
+	masks := m.unknown != m.toldMask
+	m.toldMask = m.unknown
+
+	if len(batch) > 0 || masks {
+		shared := reduce(batch, "")
+		in := make(map[string]struct{}, len(batch))
+		for _, c := range batch {
+			in[c.User] = struct{}{}
+		}
+		for e := range m.everybody {
+			news := shared
+			if e.from > 0 {
+				news = reduce(batch[e.from:], e.self)
+				e.from = 0
+			} else if _, ok := in[e.self]; ok {
+				news = reduce(batch, e.self)
+			}
+			list = m.update(list, e, news)
+		}
+	}
+	for _, e := range dirty {
+		e.dirty = false
+		if len(e.news) > 0 {
+			news := reduce(e.news, "")
+			e.news = nil
+			list = m.update(list, e, news)
+		}
+	}
+	if masks {
+		for _, e := range m.byWatcher {
+			if !e.all {
+				list = m.update(list, e, net{})
+			}
+		}
+	}
+	return list
+}
+
+// update adds a call for e unless it would say nothing new.
+func (m *Mirror) update(list []update, e *watching, n net) []update {
+	unknown := m.unknown&e.shards != 0
+	if len(n.online) == 0 && len(n.offline) == 0 && unknown == e.told {
+		return list
+	}
+	e.told = unknown
+	return append(list, update{e, e.round.Load(), n.online, n.offline, unknown})
+}
