@@ -1,0 +1,140 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+)
+
+// Contact is one row of GET /v1/contacts.
+type Contact struct {
+	Username string         `json:"username"`
+	Room     string         `json:"room"`
+	Online   *bool          `json:"online"`             // nil: nobody can tell now
+	LastSeen wire.Timestamp `json:"last_seen,omitzero"` // absent when online or not known
+}
+
+// ContactsPage answers GET /v1/contacts.
+type ContactsPage struct {
+	Contacts []Contact `json:"contacts"`
+	Next     string    `json:"next,omitempty"`
+}
+
+// ContactState answers PUT /v1/contacts/{username}.
+type ContactState struct {
+	State string `json:"state"` // "requested" until the other one asks too, then "contact"
+}
+
+const (
+	contactsDefault = 100
+	contactsMost    = 1000 // also the most that LastSeen answers at once
+
+	// lastSeenPatience is how long a list of contacts waits for what it can be without.
+	lastSeenPatience = 500 * time.Millisecond
+)
+
+func (h *handler) contacts(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	limit, err := queryLimit(r, contactsDefault, contactsMost)
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	page, err := h.Contacts.AuthContacts(r.Context(), api.ContactsRequest{
+		Username: c.Username, Prefix: q.Get("prefix"), After: q.Get("after"), Limit: limit,
+	})
+	if err != nil {
+		return err
+	}
+	out := ContactsPage{Contacts: make([]Contact, 0, len(page.Usernames)), Next: page.Next}
+	away := make([]string, 0, len(page.Usernames))
+	for _, name := range page.Usernames {
+		pair, err := room.Of(c.Username, name)
+		if err != nil {
+			continue // oneself
+		}
+		row := Contact{Username: name, Room: pair.String()}
+		if online, known := h.Presence.IsOnline(name); known {
+			row.Online = &online
+		}
+		if row.Online == nil || !*row.Online {
+			away = append(away, name)
+		}
+		out.Contacts = append(out.Contacts, row)
+	}
+	seen := h.lastSeen(r.Context(), away)
+	for i := range out.Contacts {
+		out.Contacts[i].LastSeen = wire.Millis(seen[out.Contacts[i].Username])
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// lastSeen is Unix ms by user, empty when the presence service does not answer soon.
+func (h *handler) lastSeen(ctx context.Context, users []string) map[string]int64 {
+	if len(users) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastSeenPatience)
+	defer cancel()
+	resp, err := h.LastSeen.PresenceLastSeen(ctx, api.LastSeenRequest{Users: users})
+	if err != nil || len(resp.LastSeen) != len(users) {
+		return nil
+	}
+	m := make(map[string]int64, len(users))
+	for i, u := range users {
+		m[u] = resp.LastSeen[i]
+	}
+	return m
+}
+
+// pair reads the other user of the path. The service resolves the name: whether somebody has it may be
+// nothing that the asker may know.
+func pair(r *http.Request, c token.Claims) (api.PairRequest, error) {
+	name, err := room.Name(r.PathValue("username"))
+	if err != nil {
+		return api.PairRequest{}, errName
+	}
+	if room.Fold(name) == room.Fold(c.Username) {
+		return api.PairRequest{}, wire.E(wire.InvalidArgument, "this is you")
+	}
+	return api.PairRequest{Username: c.Username, Peer: name}, nil
+}
+
+func (h *handler) putContact(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	req, err := pair(r, c)
+	if err != nil {
+		return err
+	}
+	resp, err := h.Contacts.AuthPutContact(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	if resp.State == "" {
+		resp.State = "contact" // where everyone is
+	}
+	return writeJSON(w, http.StatusOK, ContactState(resp))
+}
+
+func (h *handler) deleteContact(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	return tell(w, r, c, h.Contacts.AuthDeleteContact)
+}
+
+func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	return tell(w, r, c, h.Blocks.AuthPutBlock)
+}
+
+func (h *handler) deleteBlock(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	return tell(w, r, c, h.Blocks.AuthDeleteBlock)
+}
+
+func tell(w http.ResponseWriter, r *http.Request, c token.Claims, f func(context.Context, api.PairRequest) error) error {
+	req, err := pair(r, c)
+	if err != nil {
+		return err
+	}
+	return noContent(w, f(r.Context(), req))
+}

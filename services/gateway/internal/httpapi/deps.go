@@ -1,0 +1,78 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/token"
+)
+
+// Logins makes users and logins.
+type Logins interface {
+	AuthRegister(context.Context, api.Credentials) (api.User, error)
+	AuthLogin(context.Context, api.Credentials) (api.Tokens, error)
+	AuthRefresh(context.Context, api.RefreshRequest) (api.Tokens, error)
+	AuthLogout(context.Context, api.LogoutRequest) error
+}
+
+// Contacts lists and changes a user's contacts.
+type Contacts interface {
+	AuthContacts(context.Context, api.ContactsRequest) (api.ContactsPage, error)
+	AuthPutContact(context.Context, api.PairRequest) (api.PairResponse, error)
+	AuthDeleteContact(context.Context, api.PairRequest) error
+}
+
+// Blocks changes whom a user has blocked.
+type Blocks interface {
+	AuthPutBlock(context.Context, api.PairRequest) error
+	AuthDeleteBlock(context.Context, api.PairRequest) error
+}
+
+// History reads what was said.
+type History interface {
+	HistoryPage(context.Context, api.PageRequest) (api.PageResponse, error)
+	HistoryConversations(context.Context, api.ConversationsRequest) (api.ConversationsPage, error)
+}
+
+// LastSeen says when users were last online.
+type LastSeen interface {
+	PresenceLastSeen(context.Context, api.LastSeenRequest) (api.LastSeenResponse, error)
+}
+
+// Presence says who is online now; known is false while nobody can tell.
+type Presence interface {
+	IsOnline(user string) (online, known bool)
+}
+
+// Tokens verifies access tokens, revocation included. Any error but a *wire.Error with another code means 401.
+type Tokens interface {
+	Verify(tok string, now time.Time) (token.Claims, error)
+}
+
+// Directory gives a name its registered form; a *wire.Error with code unknown_user when nobody has it.
+type Directory interface {
+	Resolve(ctx context.Context, name string) (string, error)
+}
+
+// Deps is what the handler works with. *bus.RPC is the first five. All but WebSocket are needed.
+type Deps struct {
+	Logins    Logins
+	Contacts  Contacts
+	Blocks    Blocks
+	History   History
+	LastSeen  LastSeen
+	Presence  Presence
+	Tokens    Tokens
+	Directory Directory
+
+	Ready     func() error // why this gateway cannot serve now; nil when it can
+	WebSocket http.Handler // of /v1/ws; no route when nil
+	Log       *slog.Logger
+	Registry  prometheus.Registerer
+	Now       func() time.Time // nil: time.Now
+}

@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// Edge knows what stands between a client and this server: which proxies are believed and which web pages may come.
+// HTTP and WebSocket share one.
+type Edge struct {
+	proxies []netip.Prefix
+	origins map[string]bool
+}
+
+// NewEdge reads AllowedOrigins and TrustedProxies; its error has every mistake.
+func NewEdge(cfg Config) (*Edge, error) {
+	e := &Edge{origins: map[string]bool{}}
+	var errs []error
+	for _, s := range cfg.AllowedOrigins {
+		o, err := parseOrigin(s)
+		errs = append(errs, err)
+		e.origins[o] = err == nil
+	}
+	for _, s := range cfg.TrustedProxies {
+		p, err := parseNetwork(s)
+		errs = append(errs, err)
+		e.proxies = append(e.proxies, p)
+	}
+	return e, errors.Join(errs...)
+}
+
+// ClientAddress is whose request this is: the peer, or, when the peer is a trusted proxy, the right-most address of
+// X-Forwarded-For that is none. What stands left of that was written by the client and may be a lie.
+// The zero Addr means that the peer has no address (a Unix socket).
+func (e *Edge) ClientAddress(r *http.Request) netip.Addr {
+	client := peer(r)
+	if !e.trusted(client) {
+		return client
+	}
+	lines := r.Header.Values("X-Forwarded-For")
+	for i := len(lines) - 1; i >= 0; i-- {
+		for line, rest := lines[i], ""; line != ""; line = rest {
+			entry := line
+			if cut := strings.LastIndexByte(line, ','); cut >= 0 {
+				rest, entry = line[:cut], line[cut+1:]
+			} else {
+				rest = ""
+			}
+			a, ok := parseAddress(strings.TrimSpace(entry))
+			if !ok {
+				return client // the nearest that a trusted proxy vouched for
+			}
+			if client = a; !e.trusted(a) {
+				return a
+			}
+		}
+	}
+	return client
+}
+
+// OriginAllowed reports whether the page that makes the request may: no Origin (not a browser), the server's
+// own origin, or one of the list. It is the check of WebSocket openings and of CORS.
+func (e *Edge) OriginAllowed(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || e.origins[origin] {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) {
+		return false
+	}
+	// Behind TLS, a page that came without it may have been written by anybody on the way.
+	return u.Scheme == "https" || u.Scheme == "http" && !e.secure(r)
+}
+
+func (e *Edge) secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	return e.trusted(peer(r)) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+func (e *Edge) trusted(a netip.Addr) bool {
+	for _, p := range e.proxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func peer(r *http.Request) netip.Addr {
+	a, _ := parseAddress(r.RemoteAddr)
+	return a
+}
+
+// parseAddress reads 1.2.3.4, 1.2.3.4:5, ::1 and [::1]:5.
+func parseAddress(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	if err != nil {
+		ap, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		a = ap.Addr()
+	}
+	return a.Unmap().WithZone(""), true
+}

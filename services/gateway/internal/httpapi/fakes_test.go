@@ -1,0 +1,230 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/testx"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+)
+
+// world is every dependency at once. A field that is set replaces a default answer.
+type world struct {
+	mu sync.Mutex
+
+	fail     map[string]error // by method
+	users    map[string]string
+	online   map[string]bool
+	unknown  bool // presence
+	lastSeen map[string]int64
+	notReady error
+	page     api.PageResponse
+	convs    api.ConversationsPage
+	contacts api.ContactsPage
+	state    string
+	now      time.Time
+	slowSeen bool // LastSeen answers when its context ends
+
+	credentials []api.Credentials
+	refreshes   []api.RefreshRequest
+	logouts     []api.LogoutRequest
+	pages       []api.PageRequest
+	convReqs    []api.ConversationsRequest
+	contactReqs []api.ContactsRequest
+	pairs       map[string][]api.PairRequest
+	resolved    []string
+	seenReqs    []api.LastSeenRequest
+}
+
+func newWorld() *world {
+	return &world{
+		fail: map[string]error{}, online: map[string]bool{}, lastSeen: map[string]int64{}, pairs: map[string][]api.PairRequest{},
+		users: map[string]string{"avi": "Avi", "lisa": "Lisa", "dana": "Dana"},
+		now:   time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC),
+	}
+}
+
+func (w *world) AuthRegister(_ context.Context, c api.Credentials) (api.User, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.credentials = append(w.credentials, c)
+	return api.User{Username: c.Username}, w.fail["register"]
+}
+
+func (w *world) tokens() api.Tokens {
+	return api.Tokens{AccessToken: "a.b.c", RefreshToken: "r", ExpiresIn: 900, Username: "Avi"}
+}
+
+func (w *world) AuthLogin(_ context.Context, c api.Credentials) (api.Tokens, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.credentials = append(w.credentials, c)
+	return w.tokens(), w.fail["login"]
+}
+
+func (w *world) AuthRefresh(_ context.Context, r api.RefreshRequest) (api.Tokens, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refreshes = append(w.refreshes, r)
+	return w.tokens(), w.fail["refresh"]
+}
+
+func (w *world) AuthLogout(_ context.Context, r api.LogoutRequest) error {
+	w.logouts = append(w.logouts, r)
+	return w.fail["logout"]
+}
+
+func (w *world) AuthContacts(_ context.Context, r api.ContactsRequest) (api.ContactsPage, error) {
+	w.contactReqs = append(w.contactReqs, r)
+	return w.contacts, w.fail["contacts"]
+}
+
+func (w *world) pair(what string, r api.PairRequest) error {
+	w.pairs[what] = append(w.pairs[what], r)
+	return w.fail[what]
+}
+
+func (w *world) AuthPutContact(_ context.Context, r api.PairRequest) (api.PairResponse, error) {
+	return api.PairResponse{State: w.state}, w.pair("put_contact", r)
+}
+func (w *world) AuthDeleteContact(_ context.Context, r api.PairRequest) error {
+	return w.pair("delete_contact", r)
+}
+func (w *world) AuthPutBlock(_ context.Context, r api.PairRequest) error { return w.pair("put_block", r) }
+func (w *world) AuthDeleteBlock(_ context.Context, r api.PairRequest) error {
+	return w.pair("delete_block", r)
+}
+
+func (w *world) HistoryPage(_ context.Context, r api.PageRequest) (api.PageResponse, error) {
+	w.pages = append(w.pages, r)
+	return w.page, w.fail["page"]
+}
+
+func (w *world) HistoryConversations(_ context.Context, r api.ConversationsRequest) (api.ConversationsPage, error) {
+	w.convReqs = append(w.convReqs, r)
+	return w.convs, w.fail["conversations"]
+}
+
+func (w *world) PresenceLastSeen(ctx context.Context, r api.LastSeenRequest) (api.LastSeenResponse, error) {
+	w.seenReqs = append(w.seenReqs, r)
+	if w.slowSeen {
+		<-ctx.Done()
+		return api.LastSeenResponse{}, api.ErrUnavailable
+	}
+	var out api.LastSeenResponse
+	for _, u := range r.Users {
+		out.LastSeen = append(out.LastSeen, w.lastSeen[u])
+	}
+	return out, w.fail["last_seen"]
+}
+
+func (w *world) IsOnline(user string) (online, known bool) { return w.online[user], !w.unknown }
+
+func (w *world) Resolve(_ context.Context, name string) (string, error) {
+	w.resolved = append(w.resolved, name)
+	if err := w.fail["resolve"]; err != nil {
+		return "", err
+	}
+	if u := w.users[room.Fold(name)]; u != "" {
+		return u, nil
+	}
+	return "", wire.E(wire.UnknownUser, "nobody has this name")
+}
+
+// Verify takes tokens such as "Avi" (native) and "Avi/seed".
+func (w *world) Verify(tok string, _ time.Time) (token.Claims, error) {
+	if err := w.fail["verify"]; err != nil {
+		return token.Claims{}, err
+	}
+	name, scope, ok := strings.Cut(tok, "/")
+	if !ok {
+		scope = token.ScopeNative
+	}
+	return token.Claims{Username: name, SID: "sid-of-" + name, Scope: scope}, nil
+}
+
+func testConfig() Config { return Config{Rate: 50, Burst: 100} }
+
+func (w *world) deps(reg *prometheus.Registry) Deps {
+	return Deps{
+		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w,
+		Ready: func() error { return w.notReady },
+		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.WriteHeader(http.StatusSwitchingProtocols)
+		}),
+		Log: testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
+	}
+}
+
+func (w *world) handler(t *testing.T, cfg Config) http.Handler {
+	t.Helper()
+	h, err := New(cfg, w.deps(prometheus.NewRegistry()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+type reply struct {
+	*http.Response
+	body []byte
+}
+
+func (r reply) problem(t *testing.T) Problem {
+	t.Helper()
+	if ct := r.Header.Get("Content-Type"); ct != "application/problem+json" {
+		t.Fatalf("status %d with Content-Type %q, body %q", r.StatusCode, ct, r.body)
+	}
+	var p Problem
+	if err := json.Unmarshal(r.body, &p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// wants fails unless the reply is this problem.
+func (r reply) wants(t *testing.T, status int, code wire.Code) {
+	t.Helper()
+	p := r.problem(t)
+	if r.StatusCode != status || p.Status != status || p.Code != code || p.Detail == "" || p.Title == "" || p.Type != problemType+string(code) {
+		t.Fatalf("status %d, problem %+v; want %d %s", r.StatusCode, p, status, code)
+	}
+}
+
+// ask makes one request. headers are "Name: value" lines; tok may be "".
+func ask(h http.Handler, method, target, tok, body string, headers ...string) reply {
+	var rd io.Reader
+	if body != "" {
+		rd = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, target, rd)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if tok != "" {
+		r.Header.Set("Authorization", "Bearer "+tok)
+	}
+	for _, line := range headers {
+		name, value, _ := strings.Cut(line, ": ")
+		if name == "Host" {
+			r.Host = value
+			continue
+		}
+		r.Header.Set(name, value)
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	return reply{rec.Result(), rec.Body.Bytes()}
+}

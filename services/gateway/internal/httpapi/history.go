@@ -1,0 +1,145 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+)
+
+// MessagesPage answers GET /v1/rooms/{room}/messages, oldest first.
+type MessagesPage struct {
+	Messages []wire.Message `json:"messages"`
+	More     bool           `json:"more"` // in the direction that was asked for
+}
+
+// Conversation is one row of GET /v1/conversations.
+type Conversation struct {
+	Room             string        `json:"room"`
+	Peer             string        `json:"peer"`
+	LastMessage      *wire.Message `json:"last_message,omitempty"`
+	Unread           int64         `json:"unread"`
+	ReadSeq          int64         `json:"read_seq"`
+	DeliveredSeq     int64         `json:"delivered_seq"`
+	PeerReadSeq      int64         `json:"peer_read_seq"`
+	PeerDeliveredSeq int64         `json:"peer_delivered_seq"`
+}
+
+// ConversationsPage answers GET /v1/conversations, the one with the youngest message first.
+type ConversationsPage struct {
+	Conversations []Conversation `json:"conversations"`
+	Next          string         `json:"next,omitempty"`
+}
+
+const (
+	historyDefault = 50
+	historyMost    = 200
+)
+
+var errNotYours = wire.E(wire.Forbidden, "this room belongs to two other people")
+
+func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	limit, err := queryLimit(r, historyDefault, historyMost)
+	if err != nil {
+		return err
+	}
+	page, err := h.History.HistoryConversations(r.Context(), api.ConversationsRequest{
+		Username: c.Username, After: r.URL.Query().Get("after"), Limit: limit,
+	})
+	if err != nil {
+		return err
+	}
+	out := ConversationsPage{Conversations: make([]Conversation, 0, len(page.Conversations)), Next: page.Next}
+	for _, v := range page.Conversations {
+		row := Conversation{
+			Room: v.Room, Peer: v.Peer, Unread: v.Unread, ReadSeq: v.ReadSeq, DeliveredSeq: v.DeliveredSeq,
+			PeerReadSeq: v.PeerReadSeq, PeerDeliveredSeq: v.PeerDeliveredSeq,
+		}
+		if v.LastMessage != nil {
+			m := message(v.LastMessage)
+			row.LastMessage = &m
+		}
+		out.Conversations = append(out.Conversations, row)
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	limit, err := queryLimit(r, historyDefault, historyMost)
+	if err != nil {
+		return err
+	}
+	before, hasBefore, err := queryInt(r, "before", 1)
+	if err != nil {
+		return err
+	}
+	after, hasAfter, err := queryInt(r, "after", 0)
+	if err != nil {
+		return err
+	}
+	if hasBefore && hasAfter {
+		return wire.E(wire.InvalidArgument, "before and after exclude each other")
+	}
+	pair, err := h.room(r, c)
+	if err != nil {
+		return err
+	}
+	out := MessagesPage{Messages: []wire.Message{}}
+	if pair == (room.Room{}) {
+		return writeJSON(w, http.StatusOK, out)
+	}
+	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit}
+	if hasAfter {
+		req.After = &after
+	}
+	page, err := h.History.HistoryPage(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	out.More = page.More
+	for i := range page.Messages {
+		out.Messages = append(out.Messages, message(&page.Messages[i]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// room is the room of the path, which must be the asker's own. It is the zero Room when nobody has the peer's name: such a
+// room is answered as one in which nothing was said, so the answer does not tell which names exist.
+func (h *handler) room(r *http.Request, c token.Claims) (room.Room, error) {
+	x, y, err := room.Split(r.PathValue("room"))
+	if err != nil {
+		return room.Room{}, wire.E(wire.InvalidArgument, room.ErrRoom.Error())
+	}
+	peer := y
+	switch room.Fold(c.Username) { // before any look-up: the answer is the same whether the room exists or not
+	case room.Fold(x):
+	case room.Fold(y):
+		peer = x
+	default:
+		return room.Room{}, errNotYours
+	}
+	peer, err = h.Directory.Resolve(r.Context(), peer)
+	var e *wire.Error
+	if errors.As(err, &e) && e.Code == wire.UnknownUser {
+		return room.Room{}, nil
+	}
+	if err != nil {
+		return room.Room{}, err
+	}
+	pair, err := room.Of(c.Username, peer)
+	if err != nil {
+		return room.Room{}, errNotYours
+	}
+	return pair, nil
+}
+
+// message is a stored message as received_message has it.
+func message(m *api.StoredMessage) wire.Message {
+	return wire.Message{
+		Sender: m.Sender, Content: m.Content, Room: room.Room{A: m.A, B: m.B}.String(), ID: m.ID,
+		Seq: m.Seq, Prev: m.Prev, SentAt: wire.Millis(m.SentAt),
+	}
+}

@@ -1,0 +1,9 @@
+package httpapi
+
+import (
+	"testing"
+
+	"parley/pkg/testx"
+)
+
+func TestMain(m *testing.M) { testx.Main(m) }

@@ -1,0 +1,85 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"parley/pkg/wire"
+)
+
+// Problem is the body of every error (RFC 9457).
+type Problem struct {
+	Type         string    `json:"type"` // names the code: urn:parley:error:<code>
+	Title        string    `json:"title"`
+	Status       int       `json:"status"`
+	Detail       string    `json:"detail"`
+	Code         wire.Code `json:"code"`
+	RetryAfterMS int64     `json:"retry_after_ms,omitempty"`
+}
+
+// problemType is the prefix of Problem.Type.
+const problemType = "urn:parley:error:"
+
+// Retry-After where a failure does not bring its own: an outage usually outlasts one retry.
+const (
+	defaultRetry     = 2 * time.Second
+	maxRetryAfterSec = 3600
+)
+
+// statusError overrides the status of its code, for what only HTTP knows (405, 415).
+type statusError struct {
+	err    *wire.Error
+	status int
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+func withStatus(status int, detail string) error {
+	return &statusError{wire.E(wire.InvalidArgument, detail), status}
+}
+
+// writeError answers err. What is no *wire.Error is "internal" outside; the caller logs it.
+func writeError(w http.ResponseWriter, err error) {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		e = wire.AsError(err)
+	}
+	status := e.Code.HTTPStatus()
+	var s *statusError
+	if errors.As(err, &s) {
+		status = s.status
+	}
+	h := w.Header()
+	retry := e.RetryAfterMS
+	switch status {
+	case http.StatusUnauthorized:
+		if h.Get("WWW-Authenticate") == "" {
+			h.Set("WWW-Authenticate", `Bearer realm="parley"`)
+		}
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		if retry <= 0 {
+			retry = defaultRetry.Milliseconds()
+		}
+		// Whole seconds are all that the header knows; early is worse than late.
+		h.Set("Retry-After", strconv.FormatInt(min((retry+999)/1000, maxRetryAfterSec), 10))
+	}
+	body, _ := json.Marshal(Problem{ // plain fields
+		Type: problemType + string(e.Code), Title: title(e.Code), Status: status, Detail: e.Message,
+		Code: e.Code, RetryAfterMS: retry,
+	})
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the asker may be gone
+}
+
+// title is the same for every occurrence of a code, as RFC 9457 wants it: invalid_argument is "Invalid argument".
+func title(c wire.Code) string {
+	s := strings.ReplaceAll(string(c), "_", " ")
+	return strings.ToUpper(s[:1]) + s[1:]
+}

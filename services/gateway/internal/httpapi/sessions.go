@@ -1,0 +1,87 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+)
+
+// Credentials is the body of POST /v1/users and POST /v1/sessions.
+type Credentials struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
+// RefreshToken is the body of POST /v1/sessions/refresh.
+type RefreshToken struct {
+	RefreshToken string `json:"refresh_token"`
+}
+
+func (h *handler) credentials(w http.ResponseWriter, r *http.Request) (api.Credentials, error) {
+	var c Credentials
+	if err := readJSON(w, r, &c); err != nil {
+		return api.Credentials{}, err
+	}
+	name, err := room.Name(c.Username)
+	if err != nil {
+		return api.Credentials{}, errName
+	}
+	if c.Password == "" {
+		return api.Credentials{}, wire.E(wire.InvalidArgument, `the body has a "password"`)
+	}
+	return api.Credentials{Username: name, Password: c.Password, Address: h.address(r), Scope: token.ScopeNative}, nil
+}
+
+// address is what login throttling counts by.
+func (h *handler) address(r *http.Request) string {
+	if a := h.edge.ClientAddress(r); a.IsValid() {
+		return a.String()
+	}
+	return ""
+}
+
+func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
+	c, err := h.credentials(w, r)
+	if err != nil {
+		return err
+	}
+	u, err := h.Logins.AuthRegister(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, u)
+}
+
+func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
+	c, err := h.credentials(w, r)
+	if err != nil {
+		return err
+	}
+	t, err := h.Logins.AuthLogin(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, t)
+}
+
+func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
+	var b RefreshToken
+	if err := readJSON(w, r, &b); err != nil {
+		return err
+	}
+	if b.RefreshToken == "" {
+		return wire.E(wire.InvalidArgument, `the body has a "refresh_token"`)
+	}
+	t, err := h.Logins.AuthRefresh(r.Context(), api.RefreshRequest{RefreshToken: b.RefreshToken, Address: h.address(r)})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, t)
+}
+
+func (h *handler) logout(w http.ResponseWriter, r *http.Request, c token.Claims) error {
+	return noContent(w, h.Logins.AuthLogout(r.Context(), api.LogoutRequest{Username: c.Username, SID: c.SID}))
+}
