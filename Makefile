@@ -1,0 +1,53 @@
+# `make` shows what there is. CI runs .ci/run, which is these targets.
+SHELL := /bin/bash -eu -o pipefail
+GO ?= go
+HTTP ?= 127.0.0.1:8080
+DATA ?= data
+FUZZTIME ?= 10s
+
+# Every module of the workspace.
+MODULES := $(shell sed -n 's|^\t\./||p' go.work)
+
+.PHONY: help run build test test-deps lint fmt fuzz bench test-gowork-off clean
+
+help: ## this list
+	@echo "Parley. make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo "Settings: HTTP=$(HTTP) DATA=$(DATA) FUZZTIME=$(FUZZTIME)"
+
+run: build ## build and start everything in one process, with demo users, on HTTP, keeping its data in DATA
+	exec bin/parley serve --http $(HTTP) --data $(DATA)
+
+build: ## all programs, into bin/
+	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/parley $(wildcard ./services/*/cmd/*)
+
+test: test-deps ## vet, then all tests of all modules under the race detector
+	$(GO) vet work
+	$(GO) test -race -timeout 15m work
+
+test-deps: ## install what the tests need by apt-get, or say what is missing
+	@.ci/test-deps
+
+lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
+	@bad=$$(gofmt -l $(MODULES)); if [ -n "$$bad" ]; then echo "not formatted (make fmt):"; echo "$$bad"; exit 1; fi
+	$(GO) vet work
+	@for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $(CURDIR)/bin/staticcheck ./...) || exit 1; done
+	@.ci/sizes
+
+bin/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
+	GOWORK=off $(GO) build -C .ci/tools -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+fmt: ## format everything
+	gofmt -w $(MODULES)
+
+fuzz: ## every fuzz target for FUZZTIME
+	@.ci/fuzz $(FUZZTIME) $(MODULES)
+
+bench: build ## measure; results go to docs/benchmarks.md by hand
+	cd tests && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench/...
+
+test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
+	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done
+
+clean: ## remove what was built; the data folder stays
+	rm -rf bin
