@@ -101,9 +101,14 @@ func NewPublisher(b *Bus, cfg PublisherConfig, reg prometheus.Registerer) (*Publ
 	return p, nil
 }
 
-// Publish starts a publication; Done tells its end unless Copied comes first.
-func (p *Publisher) Publish(m *Publication) {
+// New makes a publication, which Publish starts.
+func (p *Publisher) New(m Publication) *Publication {
 	m.pub = p
+	return &m
+}
+
+// Publish starts a publication that New made; Done tells its end unless Copied comes first.
+func (p *Publisher) Publish(m *Publication) {
 	// The fields are plain strings: this cannot fail.
 	m.payload, _ = json.Marshal(api.StoredPayload{V: 1, Sender: m.Sender, ID: m.ID, Content: m.Content})
 	now := time.Now()

@@ -71,10 +71,11 @@ func (s *Session) SendMessage(m wire.Send, re string) error {
 			return err
 		}
 	}
-	o := &outgoing{re: re, retry: m.Retry, pub: &bus.Publication{
+	o := &outgoing{re: re, retry: m.Retry}
+	o.pub = s.hub.Publisher.New(bus.Publication{
 		Room: r, P: subject.Partition(r, s.hub.Router.Partitions()), Sender: s.user, ID: m.ID, Content: m.Content,
-	}}
-	o.pub.Done = func(m *wire.Message, err error) { s.done(o, m, err) }
+		Done: func(m *wire.Message, err error) { s.done(o, m, err) },
+	})
 	s.mu.Lock()
 	if s.queued >= maxQueued || s.queueBytes+len(m.Content) > maxQueueBytes {
 		s.mu.Unlock()

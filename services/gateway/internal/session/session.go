@@ -54,6 +54,10 @@ type Session struct {
 	probe     uint32
 	lastProbe int64 // Unix seconds
 
+	// Of the connection's reader only: the last room as the client wrote it, and what it is.
+	lastName string
+	lastRoom room.Room
+
 	lastTyping int64 // Unix ms
 	calls      int   // requests of this session under way
 	checking   bool  // auth is asked about an expired token
@@ -191,6 +195,11 @@ func (s *Session) ack(a wire.Ack, re string) {
 
 // room reads a room that must be one of the session's user, with a peer that may be talked to.
 func (s *Session) room(name string) (room.Room, error) {
+	// Most messages go where the last one went: only the permission is asked again then.
+	if last := s.lastRoom; name == s.lastName && last.Has(s.user) {
+		_, err := s.hub.Directory.Peer(s.ctx, s.user, last.Peer(s.user))
+		return last, err
+	}
 	x, y, err := room.Split(name)
 	if err != nil {
 		return room.Room{}, errRoomName
@@ -212,6 +221,7 @@ func (s *Session) room(name string) (room.Room, error) {
 	if err != nil {
 		return room.Room{}, errRoomName
 	}
+	s.lastName, s.lastRoom = name, r
 	return r, nil
 }
 
@@ -384,9 +394,9 @@ func (s *Session) Deliver(d *router.Delivery) {
 	}
 	key := seqKey{d.P, d.Message.Seq}
 	if d.Message.Sender == s.user {
-		if o := s.queues[d.Room]; o != nil && o.pub != nil && o.pub.ID == d.Message.ID && o.pub.Content == d.Message.Content {
+		if o := s.queues[d.Room]; o != nil && o.pub.ID == d.Message.ID && o.pub.Content == d.Message.Content {
 			if !o.pub.Copied() {
-				// It was accepted or given up a moment ago, in another goroutine; in the first case this copy is not sent again.
+				// Its outcome is being told by another goroutine, or it is looked for in SQL: message_accepted stands for this copy.
 				s.noteByHand(key)
 				s.mu.Unlock()
 				return
