@@ -126,6 +126,10 @@ type Relations struct {
 	Contacts  []string `json:"contacts,omitempty"`
 	Blocked   []string `json:"blocked,omitempty"`
 	BlockedBy []string `json:"blocked_by,omitempty"`
+	// BlockedByMore: more users block this one than BlockedBy has; Blocked of each of them, which is complete, tells.
+	BlockedByMore bool `json:"blocked_by_more,omitempty"`
+	// Version that these relations have at least; see DirectoryResponse.
+	Version int64 `json:"version,omitempty"`
 }
 
 // DirectoryResponse has all names while there are at most Limit of them.
@@ -134,6 +138,9 @@ type DirectoryResponse struct {
 	Total     int      `json:"total"`
 	Limit     int      `json:"limit"`
 	Usernames []string `json:"usernames,omitempty"`
+	// Version changes with any change of anybody's relations (contacts, blocks, disabled): while it stays, nobody's need
+	// to be read again. 0: not known.
+	Version int64 `json:"version,omitempty"`
 }
 
 // PairRequest is the body of put_contact, delete_contact, put_block and delete_block.

@@ -1,0 +1,112 @@
+// Package store keeps users, logins, relations and throttles in SQL. The same queries run on SQLite and on PostgreSQL;
+// only the schema has two spellings. Times are given in and come back in whole milliseconds.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"parley/pkg/sqldb"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// Errors of this package that are answers; everything else means that SQL is away or broken.
+var (
+	ErrTaken   = errors.New("the name is taken")
+	ErrNoUser  = errors.New("there is no such user")
+	ErrNoLogin = errors.New("there is no such login")
+	ErrReused  = errors.New("the refresh token was used before")
+	ErrFull    = errors.New("the list is full")
+)
+
+// Store is safe for concurrent use, by many processes too.
+type Store struct {
+	db *sqldb.DB
+}
+
+// Open prepares the store; it does not connect.
+func Open(cfg sqldb.Config) (*Store, error) {
+	db, err := sqldb.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{db}, nil
+}
+
+// Migrate brings the schema up to date.
+func (s *Store) Migrate(ctx context.Context) error {
+	fsys, err := fs.Sub(migrations, "migrations/"+string(s.db.Dialect))
+	if err != nil {
+		return fmt.Errorf("find the migrations: %w", err)
+	}
+	return s.db.Migrate(ctx, fsys, "goose_auth")
+}
+
+// Ping asks SQL for a sign of life.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	if err := s.db.QueryRowContext(ctx, `SELECT 1`).Scan(&one); err != nil {
+		return fmt.Errorf("ask SQL: %w", err)
+	}
+	return nil
+}
+
+// Close closes the connections.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Sweep deletes what has run out: logins, and throttles that nothing touched since idle. It takes at most a
+// thousand of each, so that no transaction is long, and says whether there is more.
+func (s *Store) Sweep(ctx context.Context, now, idle time.Time) (more bool, err error) {
+	const batch = 1000
+	for _, q := range []struct {
+		text string
+		arg  time.Time
+	}{
+		{`DELETE FROM auth_logins WHERE sid IN (SELECT sid FROM auth_logins WHERE expires < $1 LIMIT 1000)`, now},
+		{`DELETE FROM auth_throttle WHERE key IN (SELECT key FROM auth_throttle WHERE updated < $1 LIMIT 1000)`, idle},
+	} {
+		res, err := s.db.Write.ExecContext(ctx, q.text, q.arg.UnixMilli())
+		if err != nil {
+			return false, fmt.Errorf("sweep: %w", err)
+		}
+		if n, err := res.RowsAffected(); err == nil && n == batch {
+			more = true
+		}
+	}
+	return more, nil
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// names reads a list of names.
+func names(ctx context.Context, q querier, query string, args ...any) ([]string, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read names: %w", err)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var n string
+		if err := rows.Scan(&n); err != nil {
+			return nil, fmt.Errorf("read a name: %w", err)
+		}
+		out = append(out, n)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read names: %w", err)
+	}
+	return out, nil
+}

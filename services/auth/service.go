@@ -1,0 +1,316 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/lifecycle"
+	"parley/pkg/natsx"
+	"parley/pkg/obs"
+	"parley/pkg/subject"
+	"parley/pkg/token"
+	"parley/services/auth/internal/buckets"
+	"parley/services/auth/internal/contacts"
+	"parley/services/auth/internal/login"
+	"parley/services/auth/internal/password"
+	"parley/services/auth/internal/store"
+	"parley/services/auth/internal/throttle"
+)
+
+const (
+	version = "1.0.0"
+	// lookups that run at a time in this process; they take a millisecond each.
+	lookups = 256
+	// patience with SQL and NATS: a caller waits no longer.
+	lookupTime = 3 * time.Second
+	loginTime  = 12 * time.Second // hashing may queue
+	drainTime  = 10 * time.Second
+
+	retryEvery   = time.Second
+	checkEvery   = 2 * time.Second
+	publishEvery = time.Minute
+	sweepEvery   = time.Minute
+)
+
+// Deps is what the service is given. NATS are more options for its connection.
+type Deps struct {
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+	NATS     []nats.Option
+}
+
+// Service is one replica. Replicas share everything by SQL and NATS.
+type Service struct {
+	cfg   Config
+	log   *slog.Logger
+	nc    *nats.Conn
+	store *store.Store
+	admin *obs.Admin
+
+	buckets  *buckets.Buckets
+	signer   *token.Signer
+	logins   *login.Service
+	contacts *contacts.Service
+
+	connected chan struct{} // one token after each (re)connect
+	migrated  chan struct{} // closed when the schema is there
+
+	mu      sync.Mutex
+	served  bool
+	trouble error // of SQL or of the start; nil when all is well
+}
+
+// New opens what the service needs, without waiting for NATS or SQL to be there. Run must follow; it also closes everything.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	key, err := cfg.key()
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: cfg, log: deps.Log, signer: token.NewSigner(key),
+		connected: make(chan struct{}, 1), migrated: make(chan struct{}),
+		trouble: errors.New("starting"),
+	}
+	pool, err := password.NewPool(cfg.hashConcurrency(), cfg.HashQueue, deps.Registry)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := login.NewMetrics(deps.Registry)
+	if err != nil {
+		return nil, err
+	}
+	if s.store, err = store.Open(cfg.SQL); err != nil {
+		return nil, err
+	}
+	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Registry, s.Ready); err != nil {
+		return nil, errors.Join(err, s.store.Close())
+	}
+	if err := s.connect(deps.NATS); err != nil {
+		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
+	}
+	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Seed: cfg.SeedTTL}
+	if s.buckets, err = buckets.New(s.nc, cfg.Replicas, lives.Longest()); err != nil {
+		s.nc.Close()
+		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
+	}
+	s.logins = &login.Service{
+		Store: s.store, Pool: pool, Throttle: throttle.New(s.store, cfg.AccountTries, cfg.AddressTries),
+		Revoker: s.buckets, Signer: s.signer, Lives: lives, Log: s.log, Announce: s.announce, Now: time.Now, Metrics: metrics,
+	}
+	s.contacts = &contacts.Service{
+		Store: s.store, Mode: api.Mode(cfg.Mode), Limit: cfg.DirectoryLimit, Log: s.log, Announce: s.announce, Now: time.Now,
+	}
+	return s, nil
+}
+
+func (s *Service) connect(more []nats.Option) (err error) {
+	wake := func(nc *nats.Conn) {
+		s.log.Info("nats connected", "server", nc.ConnectedServerName())
+		select {
+		case s.connected <- struct{}{}:
+		default:
+		}
+	}
+	opts := append([]nats.Option{nats.ConnectHandler(wake), nats.ReconnectHandler(wake)}, more...)
+	s.nc, err = natsx.Connect(s.cfg.NATS, "auth", s.log, opts...)
+	return err
+}
+
+// AdminAddr is where metrics and health are served, "" for nowhere.
+func (s *Service) AdminAddr() string { return s.admin.Addr() }
+
+// Ready says why requests cannot be answered now.
+func (s *Service) Ready() error {
+	if !s.nc.IsConnected() {
+		return errors.New("not connected to NATS")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trouble == nil && !s.served {
+		return errors.New("starting")
+	}
+	return s.trouble
+}
+
+func (s *Service) setTrouble(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trouble = err
+}
+
+// Run serves until ctx ends, then finishes what has begun. What is away at the start is waited for.
+func (s *Service) Run(ctx context.Context) error {
+	defer func() {
+		s.nc.Close()
+		if err := s.store.Close(); err != nil {
+			s.log.Warn("SQL did not close", "error", err)
+		}
+	}()
+	return lifecycle.Group(ctx, s.admin.Run, s.serve)
+}
+
+func (s *Service) serve(ctx context.Context) error {
+	if !s.retry(ctx, "bring the schema up to date", s.store.Migrate) {
+		return nil
+	}
+	close(s.migrated)
+	// No login before gateways can know the key: its tokens would be refused.
+	if !s.retry(ctx, "publish the public key", s.publish) {
+		return nil
+	}
+	// Two sets of requests: a storm of logins must not take the places of what chatting needs.
+	look, err := natsx.Serve(s.nc, "auth", version, lookups, s.log, s.lookupHandlers())
+	if err != nil {
+		return err
+	}
+	pass, err := natsx.Serve(s.nc, "auth-password", version, s.cfg.hashConcurrency()+s.cfg.HashQueue+64, s.log, s.passwordHandlers())
+	if err == nil {
+		s.mu.Lock()
+		s.served, s.trouble = true, nil
+		s.mu.Unlock()
+		s.log.Info("auth serves", "mode", s.cfg.Mode)
+		s.watch(ctx)
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	look.Stop(stop)
+	if pass != nil {
+		pass.Stop(stop)
+	}
+	return err
+}
+
+// retry does f until it succeeds, or ctx ends.
+func (s *Service) retry(ctx context.Context, what string, f func(context.Context) error) bool {
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Minute)
+		err := f(try)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		s.setTrouble(err)
+		s.log.Warn("cannot "+what+" yet", "error", err)
+		select {
+		case <-time.After(retryEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (s *Service) publish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	kid, key := s.signer.Public()
+	return s.buckets.Publish(ctx, kid, key)
+}
+
+// watch keeps an eye on SQL, puts the key back where NATS may have lost it, and sweeps.
+func (s *Service) watch(ctx context.Context) {
+	check, publish, sweep := time.NewTicker(checkEvery), time.NewTicker(publishEvery), time.NewTicker(sweepEvery)
+	defer check.Stop()
+	defer publish.Stop()
+	defer sweep.Stop()
+	again := make(<-chan time.Time)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-check.C:
+			s.check(ctx)
+			continue
+		case <-sweep.C:
+			s.sweep(ctx)
+			continue
+		case <-publish.C:
+		case <-s.connected:
+		case <-again:
+		}
+		if err := s.publish(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("the public key could not be published; trying again", "error", err)
+			again = time.After(retryEvery)
+		}
+	}
+}
+
+func (s *Service) check(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	if err := s.store.Ping(ctx); err != nil {
+		s.setTrouble(err)
+		return
+	}
+	s.setTrouble(nil)
+}
+
+func (s *Service) sweep(ctx context.Context) {
+	for range 100 { // what is left then waits a minute
+		try, cancel := context.WithTimeout(ctx, lookupTime)
+		now := time.Now()
+		more, err := s.store.Sweep(try, now, now.Add(-throttle.Window))
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("old logins were not deleted", "error", err)
+		}
+		if err != nil || !more {
+			return
+		}
+	}
+}
+
+func (s *Service) passwordHandlers() map[string]natsx.Handler {
+	return map[string]natsx.Handler{
+		api.AuthRegister: handle(loginTime, s.logins.Register),
+		api.AuthLogin:    handle(loginTime, s.logins.Login),
+	}
+}
+
+func (s *Service) lookupHandlers() map[string]natsx.Handler {
+	return map[string]natsx.Handler{
+		api.AuthRefresh:       handle(lookupTime, s.logins.Refresh),
+		api.AuthLogout:        handle(lookupTime, s.logins.Logout),
+		api.AuthContacts:      handle(lookupTime, s.contacts.Contacts),
+		api.AuthResolve:       handle(lookupTime, s.contacts.Resolve),
+		api.AuthRelations:     handle(lookupTime, s.contacts.Relations),
+		api.AuthDirectory:     handle(lookupTime, s.contacts.Directory),
+		api.AuthPutContact:    handle(lookupTime, s.contacts.PutContact),
+		api.AuthDeleteContact: handle(lookupTime, s.contacts.DeleteContact),
+		api.AuthPutBlock:      handle(lookupTime, s.contacts.PutBlock),
+		api.AuthDeleteBlock:   handle(lookupTime, s.contacts.DeleteBlock),
+	}
+}
+
+func handle[Req, Resp any](patience time.Duration, f func(context.Context, Req) (Resp, error)) natsx.Handler {
+	return natsx.Typed(func(ctx context.Context, req Req) (Resp, error) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return f(ctx, req)
+	})
+}
+
+// announce tells the gateways. It is a hint: they read everything again within a minute or so.
+func (s *Service) announce(e api.DirectoryEvent) {
+	body, err := json.Marshal(e)
+	if err == nil {
+		err = s.nc.Publish(subject.DirectoryEvents, body)
+	}
+	if err != nil {
+		s.log.Warn("an event was not published", "kind", e.Kind, "error", fmt.Errorf("announce: %w", err))
+	}
+}
