@@ -102,7 +102,9 @@ func (w *world) AuthPutContact(_ context.Context, r api.PairRequest) (api.PairRe
 func (w *world) AuthDeleteContact(_ context.Context, r api.PairRequest) error {
 	return w.pair("delete_contact", r)
 }
-func (w *world) AuthPutBlock(_ context.Context, r api.PairRequest) error { return w.pair("put_block", r) }
+func (w *world) AuthPutBlock(_ context.Context, r api.PairRequest) error {
+	return w.pair("put_block", r)
+}
 func (w *world) AuthDeleteBlock(_ context.Context, r api.PairRequest) error {
 	return w.pair("delete_block", r)
 }

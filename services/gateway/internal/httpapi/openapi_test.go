@@ -1,0 +1,290 @@
+package httpapi
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pb33f/libopenapi/datamodel"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"parley/pkg/api"
+	"parley/pkg/wire"
+	"parley/services/gateway/apidocs"
+)
+
+// notOnHTTP are the codes that only frames can have.
+var notOnHTTP = []wire.Code{wire.InvalidFrame, wire.UnknownEvent, wire.IDConflict}
+
+func TestOpenAPIIsValid(t *testing.T) {
+	d := load(t, apidocs.OpenAPI)
+	v, err := jsonschema.UnmarshalJSON(strings.NewReader(datamodel.OpenAPI31SchemaData))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("mem:///openapi-3.1", v); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("mem:///openapi-3.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Validate(d.root); err != nil {
+		t.Error(err)
+	}
+	ids := map[string]string{}
+	d.walk("", d.root, func(at string, v any) {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return
+		}
+		if id, ok := m["operationId"].(string); ok {
+			if ids[id] != "" {
+				t.Errorf("operationId %s is at %s and %s", id, ids[id], at)
+			}
+			ids[id] = at
+		}
+	})
+	for name := range d.object(t, "#/components/schemas") {
+		if _, err := d.compiler.Compile(documentURL + "#/components/schemas/" + name); err != nil {
+			t.Errorf("schema %s: %v", name, err)
+		}
+	}
+}
+
+func TestOpenAPIHasTheRoutes(t *testing.T) {
+	d := load(t, apidocs.OpenAPI)
+	var documented []string
+	for path, item := range d.object(t, "#/paths") {
+		for _, m := range methods {
+			if op, ok := item.(map[string]any)[strings.ToLower(m)].(map[string]any); ok {
+				documented = append(documented, m+" "+path)
+				parametersExist(t, d, path, item.(map[string]any), op)
+			}
+		}
+	}
+	var registered []string
+	for _, r := range append((&handler{}).routes(), route{pattern: WebSocketRoute}) {
+		path, method := operation(r.pattern)
+		registered = append(registered, strings.ToUpper(method)+" "+path)
+		op := d.object(t, "#/paths/"+strings.ReplaceAll(path, "/", "~1")+"/"+method)
+		_, secured := op["security"]
+		if r.private != nil != secured && r.pattern != WebSocketRoute {
+			t.Errorf("%s: needs a token %v, documented %v", r.pattern, r.private != nil, secured)
+		}
+	}
+	sameSet(t, "routes", documented, registered)
+}
+
+// parametersExist compares the {names} of a path with its parameters.
+func parametersExist(t *testing.T, d *document, path string, item, op map[string]any) {
+	t.Helper()
+	var inPath, declared []string
+	for _, part := range strings.Split(path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			inPath = append(inPath, strings.TrimSuffix(name, "}"))
+		}
+	}
+	for _, owner := range []map[string]any{item, op} {
+		list, _ := owner["parameters"].([]any)
+		for _, p := range list {
+			m := p.(map[string]any)
+			if ref, ok := m["$ref"].(string); ok {
+				m = d.object(t, ref)
+			}
+			if m["in"] == "path" {
+				declared = append(declared, m["name"].(string))
+			}
+		}
+	}
+	sameSet(t, "parameters of "+path, declared, inPath)
+}
+
+func TestOpenAPIHasTheCodes(t *testing.T) {
+	d := load(t, apidocs.OpenAPI)
+	var code []string
+	for _, c := range wire.Codes {
+		if !slices.Contains(notOnHTTP, c) {
+			code = append(code, string(c))
+		}
+	}
+	sameSet(t, "enum of codes", texts(t, d.object(t, "#/components/schemas/Problem/properties/code")["enum"]), code)
+	var listed []string
+	for _, e := range d.root["x-error-codes"].([]any) {
+		m := e.(map[string]any)
+		c := m["code"].(string)
+		listed = append(listed, c)
+		if got, want := number(t, m["status"]), wire.Code(c).HTTPStatus(); got != want {
+			t.Errorf("%s: status %d in the document, %d in the code", c, got, want)
+		}
+	}
+	sameSet(t, "x-error-codes", listed, code)
+}
+
+func number(t *testing.T, v any) int {
+	t.Helper()
+	n, err := strconv.Atoi(v.(interface{ String() string }).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestOpenAPIHasTheFields(t *testing.T) {
+	d := load(t, apidocs.OpenAPI)
+	types := map[string]any{
+		"Credentials": Credentials{}, "RefreshToken": RefreshToken{}, "User": api.User{}, "Tokens": api.Tokens{}, "Contact": Contact{},
+		"ContactsPage": ContactsPage{}, "ContactState": ContactState{}, "Message": wire.Message{}, "MessagesPage": MessagesPage{},
+		"Conversation": Conversation{}, "ConversationsPage": ConversationsPage{}, "Problem": Problem{},
+	}
+	var objects, known []string
+	for name := range d.object(t, "#/components/schemas") {
+		if d.object(t, "#/components/schemas/"+name)["type"] == "object" {
+			objects = append(objects, name)
+		}
+	}
+	for name, v := range types {
+		known = append(known, name)
+		d.matches(t, "#/components/schemas/"+name, reflect.TypeOf(v))
+	}
+	sameSet(t, "schemas", objects, known)
+}
+
+func TestOpenAPIExamples(t *testing.T) {
+	d := load(t, apidocs.OpenAPI)
+	n := 0
+	d.walk("#", d.root, func(at string, v any) {
+		m, ok := v.(map[string]any)
+		if !ok || m["schema"] == nil || m["example"] == nil {
+			return
+		}
+		n++
+		d.checkValue(t, escapedPath(at)+"/schema", m["example"])
+	})
+	if n < 10 {
+		t.Errorf("only %d examples were found", n)
+	}
+	d.refuses(t, "#/components/schemas/Message", `{"sender":"Avi"}`)
+	d.refuses(t, "#/components/schemas/Room", `"Avi"`)
+	d.refuses(t, "#/components/schemas/Time", `"2026-03-01T09:30:00Z"`)
+}
+
+// escapedPath makes a JSON pointer of walk's path, in which keys with a slash (paths, media types) stand as they are.
+func escapedPath(at string) string {
+	for _, kind := range []string{"application/json", "application/problem+json"} {
+		at = strings.ReplaceAll(at, kind, strings.ReplaceAll(kind, "/", "~1"))
+	}
+	rest, ok := strings.CutPrefix(at, "#/paths//")
+	if !ok {
+		return at
+	}
+	for _, m := range methods {
+		if path, tail, ok := strings.Cut(rest, "/"+strings.ToLower(m)+"/"); ok {
+			return "#/paths/~1" + strings.ReplaceAll(path, "/", "~1") + "/" + strings.ToLower(m) + "/" + tail
+		}
+	}
+	return at
+}
+
+// TestAnswersAreAsDocumented makes real requests and holds each answer against the document: its status must be
+// listed, its headers there, its body as the schema says.
+func TestAnswersAreAsDocumented(t *testing.T) {
+	d := load(t, apidocs.OpenAPI)
+	prev := int64(0)
+	stored := api.StoredMessage{P: 1, Seq: 7, A: "Avi", B: "Lisa", Sender: "Lisa", ID: "m-1", Content: "a < b & \"c\"", Prev: &prev, SentAt: 1767225600123}
+	fresh := func() *world {
+		w := newWorld()
+		w.contacts = api.ContactsPage{Usernames: []string{"Avi", "Dana", "Lisa", "noa"}, Next: "noa"}
+		w.online["Lisa"] = true
+		w.lastSeen["Dana"] = 1767225600123
+		w.page = api.PageResponse{Messages: []api.StoredMessage{stored, {Seq: 9, A: "Avi", B: "Lisa", Sender: "Avi", ID: "x", Content: "y", SentAt: 1}}, More: true}
+		w.convs = api.ConversationsPage{Conversations: []api.Conversation{{Room: "Avi&Lisa", Peer: "Lisa", LastMessage: &stored, Unread: 1}, {Room: "Avi&Dana", Peer: "Dana"}}}
+		return w
+	}
+	cred, refresh := `{"username":"Avi","password":"correct horse"}`, `{"refresh_token":"r1"}`
+	fail := func(method string, err error) func(*world) {
+		return func(w *world) { w.fail[method] = err }
+	}
+	limited := &wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1200}
+	for _, c := range []struct {
+		route, target, tok, body string
+		change                   func(*world)
+		status                   int
+	}{
+		{"POST /v1/users", "/v1/users", "", cred, nil, 201},
+		{"POST /v1/users", "/v1/users", "", `{"username":"*","password":"x"}`, nil, 400},
+		{"POST /v1/users", "/v1/users", "", cred, fail("register", wire.E(wire.UsernameTaken, "taken")), 409},
+		{"POST /v1/users", "/v1/users", "", `{"username":"` + strings.Repeat("a", maxBody) + `"}`, nil, 413},
+		{"POST /v1/users", "/v1/users", "", cred, fail("register", http.ErrBodyNotAllowed), 500},
+		{"POST /v1/users", "/v1/users", "", cred, fail("register", api.ErrUnavailable), 503},
+		{"POST /v1/sessions", "/v1/sessions", "", cred, nil, 201},
+		{"POST /v1/sessions", "/v1/sessions", "", cred, fail("login", wire.E(wire.Unauthenticated, "no")), 401},
+		{"POST /v1/sessions", "/v1/sessions", "", cred, fail("login", wire.E(wire.Forbidden, "disabled")), 403},
+		{"POST /v1/sessions", "/v1/sessions", "", cred, fail("login", limited), 429},
+		{"POST /v1/sessions/refresh", "/v1/sessions/refresh", "", refresh, nil, 201},
+		{"POST /v1/sessions/refresh", "/v1/sessions/refresh", "", refresh, fail("refresh", wire.E(wire.Unauthenticated, "used")), 401},
+		{"DELETE /v1/sessions/current", "/v1/sessions/current", "Avi", "", nil, 204},
+		{"DELETE /v1/sessions/current", "/v1/sessions/current", "", "", nil, 401},
+		{"DELETE /v1/sessions/current", "/v1/sessions/current", "Avi/seed", "", nil, 403},
+		{"GET /v1/contacts", "/v1/contacts?prefix=a&limit=5", "Avi", "", nil, 200},
+		{"GET /v1/contacts", "/v1/contacts", "Avi", "", func(w *world) { w.unknown = true; w.fail["last_seen"] = api.ErrUnavailable }, 200},
+		{"GET /v1/contacts", "/v1/contacts?limit=x", "Avi", "", nil, 400},
+		{"PUT /v1/contacts/{username}", "/v1/contacts/lisa", "Avi", "", func(w *world) { w.state = "requested" }, 200},
+		{"PUT /v1/contacts/{username}", "/v1/contacts/lisa", "Avi", "", fail("put_contact", wire.E(wire.UnknownUser, "nobody")), 404},
+		{"DELETE /v1/contacts/{username}", "/v1/contacts/lisa", "Avi", "", nil, 204},
+		{"PUT /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", nil, 204},
+		{"DELETE /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", nil, 204},
+		{"DELETE /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", fail("delete_block", api.ErrUnavailable), 503},
+		{"GET /v1/conversations", "/v1/conversations", "Avi", "", nil, 200},
+		{"GET /v1/conversations", "/v1/conversations", "Avi", "", fail("conversations", api.ErrUnavailable), 503},
+		{"GET /v1/rooms/{room}/messages", "/v1/rooms/lisa&avi/messages", "Avi", "", nil, 200},
+		{"GET /v1/rooms/{room}/messages", "/v1/rooms/dana&lisa/messages", "Avi", "", nil, 403},
+		{"GET /v1/rooms/{room}/messages", "/v1/rooms/avi/messages", "Avi", "", nil, 400},
+		{"GET /v1/ws", "/v1/ws", "Avi", "", nil, 101},
+		{"GET /healthz", "/healthz", "", "", nil, 200},
+		{"GET /readyz", "/readyz", "", "", nil, 200},
+		{"GET /readyz", "/readyz", "", "", func(w *world) { w.notReady = http.ErrServerClosed }, 503},
+		{"GET /openapi.yaml", "/openapi.yaml", "", "", nil, 200},
+		{"GET /asyncapi.yaml", "/asyncapi.yaml", "", "", nil, 200},
+		{"GET /{$}", "/", "", "", nil, 200},
+	} {
+		t.Run(c.route+" "+strconv.Itoa(c.status), func(t *testing.T) {
+			w := fresh()
+			if c.change != nil {
+				c.change(w)
+			}
+			path, method := operation(c.route)
+			r := ask(w.handler(t, testConfig()), strings.ToUpper(method), c.target, c.tok, c.body)
+			if r.StatusCode != c.status {
+				t.Fatalf("status %d: %s", r.StatusCode, r.body)
+			}
+			ref := "#/paths/" + strings.ReplaceAll(path, "/", "~1") + "/" + method + "/responses/" + strconv.Itoa(c.status)
+			ref = d.follow(ref)
+			doc := d.object(t, ref)
+			headers, _ := doc["headers"].(map[string]any)
+			for name := range headers {
+				if r.Header.Get(name) == "" {
+					t.Errorf("header %s is documented and not there", name)
+				}
+			}
+			kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+			content, _ := doc["content"].(map[string]any)
+			if content == nil {
+				if len(r.body) > 0 {
+					t.Errorf("a body where none is documented: %s", r.body)
+				}
+				return
+			}
+			if content[kind] == nil {
+				t.Fatalf("Content-Type %s is not documented", kind)
+			}
+			if strings.HasSuffix(kind, "json") {
+				d.check(t, ref+"/content/"+strings.ReplaceAll(kind, "/", "~1")+"/schema", r.body)
+			}
+		})
+	}
+}
