@@ -63,6 +63,19 @@ type Service struct {
 	svc    micro.Service
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	stopped bool
+}
+
+// begin counts one request in, unless the service stops: a drained subscription still hands out what it had received.
+func (s *Service) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.wg.Add(1)
+	}
+	return !s.stopped
 }
 
 // requestTimeout bounds one request's work; callers wait less.
@@ -82,29 +95,35 @@ func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logge
 	for subject, h := range handlers {
 		ep := strings.ReplaceAll(strings.TrimPrefix(subject, "svc."), ".", "_")
 		err := svc.AddEndpoint(ep, micro.HandlerFunc(func(req micro.Request) {
+			// micro reads the request when this function returns, so the answer is sent past it.
+			reply, body := req.Reply(), req.Data()
 			select {
 			case slots <- struct{}{}:
 			default:
-				respondError(req, wire.E(wire.Unavailable, "busy; try again"))
+				respondError(nc, reply, wire.E(wire.Unavailable, "busy; try again"))
 				return
 			}
-			s.wg.Add(1)
+			if !s.begin() {
+				<-slots
+				respondError(nc, reply, wire.E(wire.Unavailable, "this process stops; try again"))
+				return
+			}
 			go func() {
 				defer s.wg.Done()
 				defer func() { <-slots }()
 				ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 				defer cancel()
-				resp, err := h(ctx, req.Data())
+				resp, err := h(ctx, body)
 				if err != nil {
 					var e *wire.Error
 					if !errors.As(err, &e) {
 						log.Error("request failed", "subject", subject, "error", err)
 						e = wire.AsError(err)
 					}
-					respondError(req, e)
+					respondError(nc, reply, e)
 					return
 				}
-				if err := req.RespondJSON(resp); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+				if err := respond(nc, reply, resp); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 					log.Warn("answer failed", "subject", subject, "error", err)
 				}
 			}()
@@ -121,18 +140,32 @@ func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logge
 	return s, nil
 }
 
-func respondError(req micro.Request, e *wire.Error) {
-	body, _ := json.Marshal(e) // three plain fields
-	msg := e.Message
-	if msg == "" {
-		msg = string(e.Code)
+func respond(nc *nats.Conn, reply string, resp any) error {
+	body, err := json.Marshal(resp)
+	if err != nil {
+		return fmt.Errorf("encode an answer: %w", err)
 	}
-	_ = req.Error(string(e.Code), msg, body) // the asker is gone or times out
+	return nc.Publish(reply, body)
+}
+
+func respondError(nc *nats.Conn, reply string, e *wire.Error) {
+	msg := nats.NewMsg(reply)
+	msg.Data, _ = json.Marshal(e) // three plain fields
+	text := e.Message
+	if text == "" {
+		text = string(e.Code)
+	}
+	msg.Header.Set(micro.ErrorCodeHeader, string(e.Code))
+	msg.Header.Set(micro.ErrorHeader, text)
+	_ = nc.PublishMsg(msg) // the asker is gone or times out
 }
 
 // Stop takes no more requests, waits for those that run until ctx ends, then cuts them.
 func (s *Service) Stop(ctx context.Context) {
 	_ = s.svc.Stop()
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	select {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/redis/go-redis/v9/logging"
+
 	"parley/pkg/config"
 	"parley/pkg/lifecycle"
 	"parley/pkg/obs"
@@ -25,6 +27,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	logging.Disable() // go-redis' own lines about failed connections; the service reports failures itself
 	ctx, stop := lifecycle.Signals()
 	defer stop()
 	svc, err := presence.New(cfg, presence.Deps{Log: cfg.Obs.Logger("presence"), Registry: obs.NewRegistry()})

@@ -1,0 +1,267 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/config"
+	"parley/pkg/natsx"
+	"parley/pkg/testx"
+	service "parley/services/presence"
+)
+
+func TestMain(m *testing.M) { testx.Main(m) }
+
+// scene is real presence replicas on a real NATS and Redis, all with short times, and the mirrors of some gateways.
+type scene struct {
+	t     testx.TB
+	nats  *testx.Nats
+	redis string
+	sids  atomic.Uint64
+}
+
+const (
+	lease  = 900 * time.Millisecond
+	grace  = 400 * time.Millisecond
+	settle = 500 * time.Millisecond
+)
+
+func newScene(t testx.TB, redisAddr string, replicas int) *scene {
+	s := &scene{t: t, nats: testx.NatsServer(t), redis: redisAddr}
+	for range replicas {
+		s.replica()
+	}
+	return s
+}
+
+// on runs f against a real redis-server and against the embedded store.
+func on(t *testing.T, f func(t *testing.T, redis string)) {
+	t.Run("redis", func(t *testing.T) { f(t, testx.RedisServer(t).Addr) })
+	t.Run("embedded", func(t *testing.T) { f(t, miniredis.RunT(t).Addr()) })
+}
+
+// replica starts one more presence service; stop ends it.
+func (s *scene) replica() (stop func()) {
+	cfg := service.Config{
+		RedisURL: config.Secret("redis://" + s.redis + "/0"), Lease: lease, Grace: grace, Settle: settle, Tick: 40 * time.Millisecond, LastSeen: time.Hour,
+	}
+	cfg.Obs.LogLevel, cfg.Obs.LogFormat = "info", "text"
+	cfg.NATS.URL = s.nats.ClientURL()
+	if err := cfg.Validate(); err != nil {
+		s.t.Fatalf("settings: %v", err)
+	}
+	svc, err := service.New(cfg, service.Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry()})
+	if err != nil {
+		s.t.Fatalf("presence: %v", err)
+	}
+	return s.run(svc.Run)
+}
+
+func (s *scene) run(f func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := f(ctx); err != nil {
+			s.t.Logf("run: %v", err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	s.t.Cleanup(stop)
+	return stop
+}
+
+// gateway is a mirror with a connection to NATS that can be cut.
+type gateway struct {
+	*Mirror
+	nc   *nats.Conn
+	cut  atomic.Bool                 // nothing passes in either direction
+	drop atomic.Pointer[func() bool] // whether to lose an event
+	stop func()
+}
+
+func (s *scene) gateway() *gateway {
+	g := &gateway{nc: s.nats.Connect()}
+	g.Mirror = New(g, g, Config{
+		Heartbeat: 120 * time.Millisecond, UnknownAfter: 700 * time.Millisecond,
+		Collect: 2 * time.Millisecond, Batch: 5 * time.Millisecond, Patience: 60 * time.Millisecond, Timeout: time.Second,
+	}, testx.Quiet(), prometheus.NewRegistry())
+	g.stop = s.run(g.Mirror.Run)
+	return g
+}
+
+var errCut = errors.New("cut off")
+
+func call[R any](ctx context.Context, g *gateway, subj string, req any) (R, error) {
+	if g.cut.Load() {
+		var r R
+		return r, errCut
+	}
+	return natsx.Call[R](ctx, g.nc, subj, req)
+}
+
+func (g *gateway) PresenceSessions(ctx context.Context, req api.SessionsRequest) error {
+	_, err := call[api.Empty](ctx, g, api.PresenceSessions, req)
+	return err
+}
+
+func (g *gateway) PresenceHeartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error) {
+	return call[api.HeartbeatResponse](ctx, g, api.PresenceHeartbeat, req)
+}
+
+func (g *gateway) PresenceSnapshot(ctx context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
+	return call[api.SnapshotResponse](ctx, g, api.PresenceSnapshot, req)
+}
+
+func (g *gateway) PresenceResync(ctx context.Context, req api.ResyncRequest) error {
+	_, err := call[api.Empty](ctx, g, api.PresenceResync, req)
+	return err
+}
+
+func (g *gateway) Subscribe(subject string, f func([]byte)) (func(), error) {
+	sub, err := g.nc.Subscribe(subject, func(m *nats.Msg) {
+		if d := g.drop.Load(); g.cut.Load() || d != nil && (*d)() {
+			return
+		}
+		f(m.Data)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}
+
+// kill is a crash: no goodbye and no more heartbeats.
+func (g *gateway) kill() {
+	g.cut.Store(true)
+	g.stop()
+}
+
+// session is one connection of a user.
+type session struct {
+	g    *gateway
+	id   uint64
+	user string
+}
+
+func (s *scene) connect(g *gateway, user string) session {
+	c := session{g, s.sids.Add(0x9E3779B97F4A7C15), user}
+	g.Online(c.id, user)
+	return c
+}
+
+func (c session) leave() { c.g.Gone(c.id, c.user, true) }
+func (c session) lose()  { c.g.Gone(c.id, c.user, false) }
+
+// viewer is a watcher that keeps the picture a client would have, and checks what it is told.
+type viewer struct {
+	t    testx.TB
+	name string
+
+	mu      sync.Mutex
+	online  map[string]bool
+	unknown bool
+	told    map[string]int // changes by user
+	turned  int            // times that it became unknown
+	started bool
+}
+
+func (s *scene) viewer(g *gateway, self string, names ...string) *viewer {
+	v := &viewer{t: s.t, name: self, online: map[string]bool{}, told: map[string]int{}}
+	if names == nil {
+		g.Watch(v, self, nil)
+	} else {
+		g.Watch(v, self, names)
+	}
+	s.t.Cleanup(func() { g.Unwatch(v) })
+	return v
+}
+
+func (v *viewer) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.started == snapshot {
+		v.fail("a snapshot that is not the first update, or none")
+	}
+	v.started = true
+	if unknown && !v.unknown && !snapshot {
+		v.turned++
+	}
+	v.unknown = unknown
+	for _, user := range online {
+		if v.online[user] || user == v.name {
+			v.fail("told twice, or of itself: online " + user)
+		}
+		v.online[user] = true
+		if !snapshot {
+			v.told[user]++
+		}
+	}
+	for _, c := range offline {
+		if !v.online[c.User] || c.Online {
+			v.fail("told twice: offline " + c.User)
+		}
+		delete(v.online, c.User)
+		v.told[c.User]++
+	}
+}
+
+func (v *viewer) fail(what string) {
+	// Not Fatalf: this is not the test's goroutine.
+	v.t.(interface{ Errorf(string, ...any) }).Errorf("watcher %s: %s", v.name, what)
+}
+
+func (v *viewer) picture() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	names := make([]string, 0, len(v.online))
+	for n := range v.online {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	if v.unknown {
+		return "unknown"
+	}
+	return strings.Join(names, " ")
+}
+
+func (v *viewer) changes(user string) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.told[user]
+}
+
+func (v *viewer) sees(names ...string) {
+	v.t.Helper()
+	slices.Sort(names)
+	want, got := strings.Join(names, " "), ""
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		if got = v.picture(); got == want {
+			return
+		}
+		time.Sleep(2 * time.Millisecond) // polling interval
+	}
+	v.t.Fatalf("watcher %s sees %q, want %q", v.name, got, want)
+}
+
+func names(prefix string, n int) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("%s%04d", prefix, i)
+	}
+	return list
+}
