@@ -341,7 +341,7 @@ func TestThrottle(t *testing.T) {
 		}
 		one := func(n string) func(int) string { return func(int) string { return n } }
 		limited(one("Avi"), "", 3)
-		r.login("Lisa")              // others are not concerned
+		r.login("Lisa")               // others are not concerned
 		limited(one("Nobody"), "", 3) // unknown names answer alike
 		limited(func(i int) string { return fmt.Sprintf("Guess%d", i) }, "2001:db8::1", 6)
 		r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: "Else", Password: "guess", Address: "2001:db8:0:1::2"})

@@ -10,14 +10,6 @@ import (
 	"time"
 )
 
-const (
-	// maxLogins of one user; one more ends the oldest.
-	maxLogins = 100
-	// keptTokens is how many used refresh tokens of a login are remembered. An older one is refused like any unknown
-	// token, only without ending the login.
-	keptTokens = 100
-)
-
 // Login is one login of a user: the family of refresh tokens that began with one password.
 type Login struct {
 	SID     string
@@ -47,7 +39,7 @@ func (s *Store) AddLogin(ctx context.Context, l Login, refresh string) error {
 			return errors.Join(ErrNoUser, err)
 		}
 		list := []statement{{`DELETE FROM auth_logins WHERE sid IN (SELECT sid FROM auth_logins WHERE user_id = $1
-			ORDER BY created DESC, sid LIMIT 1000 OFFSET $2)`, []any{l.User.ID, maxLogins}}}
+			ORDER BY created DESC, sid LIMIT 1000 OFFSET $2)`, []any{l.User.ID, s.limits.logins}}}
 		if refresh != "" {
 			list = append(list, statement{`INSERT INTO auth_refresh_tokens (hash, sid, n) VALUES ($1, $2, 0)`, []any{hash(refresh), l.SID}})
 		}
@@ -104,7 +96,7 @@ func (s *Store) Rotate(ctx context.Context, refresh, next string, now, expires t
 		l.Expires = expires
 		return execAll(ctx, tx, []statement{
 			{`INSERT INTO auth_refresh_tokens (hash, sid, n) VALUES ($1, $2, $3)`, []any{hash(next), l.SID, n + 1}},
-			{`DELETE FROM auth_refresh_tokens WHERE sid = $1 AND n < $2`, []any{l.SID, n - keptTokens}},
+			{`DELETE FROM auth_refresh_tokens WHERE sid = $1 AND n < $2`, []any{l.SID, n - int64(s.limits.tokens)}},
 			{`UPDATE auth_logins SET expires = $2 WHERE sid = $1`, []any{l.SID, expires.UnixMilli()}},
 		})
 	})

@@ -8,14 +8,6 @@ import (
 	"time"
 )
 
-// Limits of one user's lists. They bound the answers that carry them.
-const (
-	MaxContacts = 2000 // requests included
-	MaxBlocks   = 2000
-	// MaxBlockedBy is how many are named of those who block one user; it is for others to make this list long.
-	MaxBlockedBy = 2000
-)
-
 // Relations of a user; see api.Relations.
 type Relations struct {
 	Version       int64
@@ -44,9 +36,9 @@ func (s *Store) Relations(ctx context.Context, name string) (r Relations, err er
 		return r, err
 	}
 	r.BlockedBy, err = names(ctx, s.db, `SELECT u.username FROM auth_blocks b JOIN auth_users u ON u.id = b.user_id
-		WHERE b.peer_id = $1 LIMIT $2`, r.User.ID, MaxBlockedBy+1)
-	if len(r.BlockedBy) > MaxBlockedBy {
-		r.BlockedBy, r.BlockedByMore = r.BlockedBy[:MaxBlockedBy], true
+		WHERE b.peer_id = $1 LIMIT $2`, r.User.ID, s.limits.blockedBy+1)
+	if len(r.BlockedBy) > s.limits.blockedBy {
+		r.BlockedBy, r.BlockedByMore = r.BlockedBy[:s.limits.blockedBy], true
 	}
 	return r, err
 }
@@ -105,7 +97,7 @@ func (s *Store) Contacts(ctx context.Context, p Page) (list []string, next strin
 }
 
 // PutContact asks for a contact, or agrees to one that the peer asked for. Added says that the two became contacts
-// by this call, contact that they are. A block either way makes it do nothing. ErrFull at MaxContacts.
+// by this call, contact that they are. A block either way makes it do nothing. ErrFull at the limit.
 func (s *Store) PutContact(ctx context.Context, user, peer User, now time.Time) (contact, added bool, err error) {
 	err = s.db.InTx(ctx, func(tx *sql.Tx) error {
 		// Of two requests that cross, the second must see the first.
@@ -123,7 +115,7 @@ func (s *Store) PutContact(ctx context.Context, user, peer User, now time.Time) 
 		if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM auth_contacts WHERE user_id = $1 AND peer_id <> $2`, user.ID, peer.ID).Scan(&n); err != nil {
 			return fmt.Errorf("count contacts: %w", err)
 		}
-		if n >= MaxContacts {
+		if n >= s.limits.contacts {
 			return ErrFull
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_contacts (user_id, peer_id, created) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
@@ -165,7 +157,7 @@ func deleteContact(ctx context.Context, tx *sql.Tx, user, peer int64) (removed b
 	})
 }
 
-// PutBlock blocks a peer and ends a contact with them. Removed says that they were contacts. ErrFull at MaxBlocks.
+// PutBlock blocks a peer and ends a contact with them. Removed says that they were contacts. ErrFull at the limit.
 func (s *Store) PutBlock(ctx context.Context, user, peer User, now time.Time) (removed bool, err error) {
 	err = s.db.InTx(ctx, func(tx *sql.Tx) error {
 		if err := lockPair(ctx, tx, user.ID, peer.ID); err != nil {
@@ -175,7 +167,7 @@ func (s *Store) PutBlock(ctx context.Context, user, peer User, now time.Time) (r
 		if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM auth_blocks WHERE user_id = $1 AND peer_id <> $2`, user.ID, peer.ID).Scan(&n); err != nil {
 			return fmt.Errorf("count blocks: %w", err)
 		}
-		if n >= MaxBlocks {
+		if n >= s.limits.blocks {
 			return ErrFull
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_blocks (user_id, peer_id, created) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,

@@ -28,8 +28,21 @@ var (
 
 // Store is safe for concurrent use, by many processes too.
 type Store struct {
-	db *sqldb.DB
+	db     *sqldb.DB
+	limits limits
 }
+
+// limits of what one user may have.
+type limits struct {
+	logins    int // one more ends the oldest
+	tokens    int // used refresh tokens of a login that are remembered: an older one is refused without ending the login
+	contacts  int // requests included
+	blocks    int
+	blockedBy int // how many are named of those who block one user; it is for others to make this list long
+}
+
+// The lists of names bound the answers that carry them: three of 1,000 of the longest names are below NATS' 1 MB.
+var defaultLimits = limits{logins: 100, tokens: 100, contacts: 1000, blocks: 1000, blockedBy: 1000}
 
 // Open prepares the store; it does not connect.
 func Open(cfg sqldb.Config) (*Store, error) {
@@ -37,7 +50,7 @@ func Open(cfg sqldb.Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db}, nil
+	return &Store{db, defaultLimits}, nil
 }
 
 // Migrate brings the schema up to date.
