@@ -1,0 +1,109 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/tests/bench/internal/target"
+	"parley/tests/bench/internal/ws"
+)
+
+// Return is how a crowd came back.
+type Return struct {
+	Back    []time.Duration // since the fault, sorted: when each client was connected and had caught up
+	Owed    int             // messages that were sent to some of them while they were away
+	All     time.Duration   // until everybody was back and had what was owed
+	Doubled int             // clients that got their message more than once
+}
+
+// writers are clients that write to members of a crowd.
+type writers struct {
+	conns    []*ws.Conn
+	accepted atomic.Int64
+	wg       sync.WaitGroup
+}
+
+func (c *Crowd) writers(ctx context.Context, door, first, n int) (*writers, error) {
+	w := &writers{}
+	for i := range n {
+		conn, _, err := c.t.Open(ctx, door, target.Client{User: target.User(first + i), Peer: c.clients[i].user})
+		if err != nil {
+			w.close()
+			return nil, fmt.Errorf("connect those who write: %w", err)
+		}
+		w.conns = append(w.conns, conn)
+		w.wg.Add(1)
+		go func() {
+			defer w.wg.Done()
+			buf := make([]byte, 512)
+			for {
+				b, err := conn.Read(buf)
+				if err != nil {
+					return
+				}
+				if c.t.Kind(b) == target.Accepted {
+					w.accepted.Add(1)
+				}
+			}
+		}()
+	}
+	return w, nil
+}
+
+func (w *writers) close() {
+	for _, c := range w.conns {
+		c.Close()
+	}
+	w.wg.Wait()
+}
+
+// Takeover kills the process behind door 0 and waits until everybody is back through door 1. As soon as it is dead, owed other
+// accounts, from number first on, write one message each to clients that are away, where the target keeps messages.
+func (c *Crowd) Takeover(ctx context.Context, first, owed int) (Return, error) {
+	w, err := c.writers(ctx, 1, first, owed)
+	if err != nil {
+		return Return{}, err
+	}
+	defer w.close()
+	c.door.Store(1)
+	fault := time.Now()
+	c.t.Front(0).Kill()
+	for i, conn := range w.conns {
+		text := c.t.AppendSend(nil, target.User(first+i), c.clients[i].user, int64(i), "while you were away")
+		if err := conn.Write(text); err != nil {
+			return Return{}, fmt.Errorf("write to a client that is away: %w", err)
+		}
+	}
+	r := Return{Owed: owed}
+	for range c.clients {
+		select {
+		case at := <-c.back:
+			r.Back = append(r.Back, at.Sub(fault))
+		case <-ctx.Done():
+			return r, fmt.Errorf("%d of %d clients are back: %w", len(r.Back), len(c.clients), ctx.Err())
+		}
+	}
+	slices.Sort(r.Back)
+	for missing := 1; missing > 0; {
+		missing, r.Doubled = 0, 0
+		for _, m := range c.clients[:owed] {
+			switch n := m.got.Load(); {
+			case n == 0:
+				missing++
+			case n > 1:
+				r.Doubled++
+			}
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return r, fmt.Errorf("%d of %d messages are missing (%d accepted): %w", missing, owed, w.accepted.Load(), ctx.Err())
+		}
+	}
+	r.All = time.Since(fault)
+	return r, nil
+}

@@ -1,0 +1,318 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"parley/pkg/token"
+	"parley/tests/bench/internal/proc"
+	"parley/tests/bench/internal/ws"
+)
+
+// Variant is a way to run Parley.
+type Variant struct {
+	Label      string
+	AllInOne   bool // one process with SQLite
+	Cluster    bool // three nats-servers, R3, every write synced to disk
+	Partitions int  // 0: Parley's default
+}
+
+type parley struct {
+	name    string
+	group   *proc.Group
+	doors   []door
+	seed    []byte // of the key that signs tokens
+	signer  *token.Signer
+	tokens  sync.Map // user → access token
+	settled func(context.Context) error
+	before  []func() // to do before the processes are stopped
+	after   []func() // to do when they have ended
+}
+
+// Parley starts the variant and puts the accounts into its database.
+func Parley(o Options, v Variant) (_ Target, err error) {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // it never fails
+	p := &parley{name: v.Label, group: proc.NewGroup(o.Work), seed: seed, signer: token.NewSigner(ed25519.NewKeyFromSeed(seed))}
+	p.settled = p.quiet
+	defer func() {
+		if err != nil {
+			p.Stop()
+		}
+	}()
+	env := []string{
+		"PARLEY_LOG_LEVEL=warn",
+		"PARLEY_TOKEN_KEY=" + base64.StdEncoding.EncodeToString(seed),
+		// All load comes from one address, and faster than people type.
+		"PARLEY_HTTP_RATE=100000", "PARLEY_HTTP_BURST=100000", "PARLEY_ADDRESS_CONNECTIONS=100000", "PARLEY_CONNECTIONS=100000",
+		"PARLEY_MESSAGES_PER_MINUTE=100000000", "PARLEY_MESSAGE_BURST=1000000", "PARLEY_FRAMES_PER_SECOND=1000000",
+		"PARLEY_LOGIN_TRIES_ADDRESS=1000000",
+	}
+	if v.Partitions > 0 {
+		env = append(env, "PARLEY_PARTITIONS="+strconv.Itoa(v.Partitions))
+	}
+	if v.AllInOne {
+		return p, p.startAllInOne(o, env)
+	}
+	return p, p.startServices(o, v, env)
+}
+
+func (p *parley) startServices(o Options, v Variant, env []string) error {
+	kind := natsSingle
+	if v.Cluster {
+		kind = natsCluster
+		env = append(env, "PARLEY_NATS_REPLICAS=3")
+	}
+	natsURL, err := startNATS(p.group, o, "nats", kind)
+	if err != nil {
+		return err
+	}
+	redisURL, err := startRedis(p.group, o)
+	if err != nil {
+		return err
+	}
+	sqlURL, remove, err := startPostgres(p.group)
+	if err != nil {
+		return err
+	}
+	p.after = append(p.after, remove)
+	env = append(env, "PARLEY_NATS_URL="+natsURL, "PARLEY_REDIS_URL="+redisURL, "PARLEY_SQL_URL="+sqlURL)
+	for _, name := range []string{"auth", "history", "presence"} {
+		if err := p.startService(o, name, env); err != nil {
+			return err
+		}
+	}
+	// Before a gateway reads the directory.
+	if err := addUsers(sqlURL, o.Users); err != nil {
+		return err
+	}
+	for i := range o.doors() {
+		if err := p.startDoor(fmt.Sprintf("gateway-%d", i), filepath.Join(o.Bin, "gateway"), o, env); err != nil {
+			return err
+		}
+	}
+	w, err := watchHistory(natsURL)
+	if err != nil {
+		return err
+	}
+	p.before = append(p.before, w.close)
+	p.settled = w.wait
+	return nil
+}
+
+// startService starts one of the services behind the gateway and waits until it is ready.
+func (p *parley) startService(o Options, name string, env []string) error {
+	port, err := proc.FreePort()
+	if err != nil {
+		return err
+	}
+	admin := fmt.Sprintf("127.0.0.1:%d", port)
+	s, err := p.group.Start(proc.Spec{Name: name, Path: filepath.Join(o.Bin, name), Dir: o.Work, Env: append(env, "PARLEY_ADMIN="+admin)})
+	if err != nil {
+		return err
+	}
+	return s.Wait(name+" is ready", startTimeout, func() error { return ready("http://" + admin + "/readyz") })
+}
+
+// startDoor starts a process that accepts clients.
+func (p *parley) startDoor(name, path string, o Options, env []string, args ...string) error {
+	port, err := proc.FreePort()
+	if err != nil {
+		return err
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	s, err := p.group.Start(proc.Spec{Name: name, Path: path, Dir: o.Work, Env: append(env, "PARLEY_HTTP="+addr), Args: args})
+	if err != nil {
+		return err
+	}
+	p.doors = append(p.doors, door{addr, s})
+	return s.Wait(name+" is ready", startTimeout, func() error { return ready("http://" + addr + "/readyz") })
+}
+
+// startAllInOne starts `parley serve`.
+func (p *parley) startAllInOne(o Options, env []string) error {
+	data := filepath.Join(o.Work, "data")
+	if err := p.startDoor("parley", filepath.Join(o.Bin, "parley"), o, env, "serve", "--data", data); err != nil {
+		return err
+	}
+	return addUsers("sqlite:"+filepath.Join(data, "parley.db"), o.Users)
+}
+
+func ready(url string) error {
+	c := http.Client{Timeout: time.Second}
+	resp, err := c.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+func (p *parley) Name() string              { return p.name }
+func (p *parley) Doors() int                { return len(p.doors) }
+func (p *parley) Servers() *proc.Group      { return p.group }
+func (p *parley) Front(d int) *proc.Process { return p.doors[d].p }
+
+// Addr implements HTTP.
+func (p *parley) Addr(d int) string { return p.doors[d].addr }
+
+func (p *parley) Settle(ctx context.Context) error { return p.settled(ctx) }
+
+// quiet waits until the servers use less than a tenth of a core: the all-in-one's NATS cannot be asked from outside.
+func (p *parley) quiet(ctx context.Context) error {
+	const interval = 500 * time.Millisecond
+	last, err := p.group.Usage()
+	for err == nil {
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var now proc.Usage
+		if now, err = p.group.Usage(); err == nil && now.CPU-last.CPU < interval/10 {
+			return nil
+		}
+		last = now
+	}
+	return err
+}
+
+func (p *parley) Stop() {
+	for _, f := range p.before {
+		f()
+	}
+	p.group.Stop()
+	for _, f := range p.after {
+		f()
+	}
+}
+
+func (p *parley) token(user string) (string, error) {
+	if t, ok := p.tokens.Load(user); ok {
+		return t.(string), nil
+	}
+	now := time.Now()
+	t, err := p.signer.Sign(token.Claims{Username: user, UID: 1, SID: "bench-" + user, Scope: token.ScopeNative, Issued: now, Expires: now.Add(6 * time.Hour)})
+	p.tokens.Store(user, t)
+	return t, err
+}
+
+func (p *parley) Open(ctx context.Context, d int, c Client) (_ *ws.Conn, resume string, err error) {
+	tok, err := p.token(c.User)
+	if err != nil {
+		return nil, "", err
+	}
+	conn, err := ws.Dial(ctx, p.doors[d].addr, c.Local, "/v1/ws", http.Header{"Authorization": {"Bearer " + tok}})
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+		defer conn.SetDeadline(time.Time{})
+	}
+	join := []byte(`{"event":"join","data":{"rooms":"*"}}`)
+	if c.Resume != "" {
+		join = fmt.Appendf(nil, `{"event":"join","data":{"rooms":"*","resume":%q}}`, c.Resume)
+	}
+	if err := conn.Write(join); err != nil {
+		return nil, "", err
+	}
+	buf := make([]byte, 2<<10)
+	for {
+		b, err := conn.Read(buf)
+		if err != nil {
+			return nil, "", fmt.Errorf("join as %s: %w", c.User, err)
+		}
+		if c.Got != nil {
+			c.Got(b)
+		}
+		switch {
+		case bytes.HasPrefix(b, errorFrame):
+			return nil, "", fmt.Errorf("join as %s: %s", c.User, b)
+		case bytes.HasPrefix(b, caughtUpFrame):
+			var f struct{ Data struct{ Resume string } }
+			err := json.Unmarshal(b, &f)
+			return conn, f.Data.Resume, err
+		}
+	}
+}
+
+var (
+	receivedFrame = []byte(`{"event":"received_message"`)
+	acceptedFrame = []byte(`{"event":"message_accepted"`)
+	errorFrame    = []byte(`{"event":"error"`)
+	caughtUpFrame = []byte(`{"event":"caught_up"`)
+)
+
+func (p *parley) Kind(frame []byte) Kind {
+	switch {
+	case bytes.HasPrefix(frame, receivedFrame):
+		return Delivered
+	case bytes.HasPrefix(frame, acceptedFrame):
+		return Accepted
+	case bytes.HasPrefix(frame, errorFrame):
+		return Refused
+	}
+	return Other
+}
+
+func (p *parley) AppendSend(b []byte, from, to string, n int64, content string) []byte {
+	return appendSend(b, from, to, n, content)
+}
+
+func appendSend(b []byte, from, to string, n int64, content string) []byte {
+	b = append(b, `{"event":"client_sends_message","data":{"conversation_room":"`...)
+	b = append(append(append(b, from...), '&'), to...)
+	b = append(append(append(b, `","content":"`...), content...), `"},"id":"m`...)
+	b = strconv.AppendInt(b, n, 36)
+	return append(b, `"}`...)
+}
+
+// remote is what another process needs to open connections.
+type remote struct {
+	Name  string
+	Addrs []string
+	Seed  []byte
+}
+
+// Remote implements Remote.
+func (p *parley) Remote() json.RawMessage {
+	r := remote{Name: p.name, Seed: p.seed}
+	for _, d := range p.doors {
+		r.Addrs = append(r.Addrs, d.addr)
+	}
+	b, _ := json.Marshal(r) // strings and bytes
+	return b
+}
+
+// Dial makes a Target of what Remote returned. It can only Open.
+func Dial(body json.RawMessage) (Target, error) {
+	var r remote
+	if err := json.Unmarshal(body, &r); err != nil || len(r.Seed) != ed25519.SeedSize {
+		return nil, errors.New("the description of a system could not be read")
+	}
+	p := &parley{name: r.Name, seed: r.Seed, signer: token.NewSigner(ed25519.NewKeyFromSeed(r.Seed))}
+	for _, a := range r.Addrs {
+		p.doors = append(p.doors, door{addr: a})
+	}
+	return p, nil
+}

@@ -1,0 +1,72 @@
+// Package target knows how to start each chat system that is measured and how its clients speak. A further system is
+// one more file here that implements Target.
+package target
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"time"
+
+	"parley/tests/bench/internal/proc"
+	"parley/tests/bench/internal/ws"
+)
+
+// Kind of a frame that a client got.
+type Kind int
+
+// Kinds.
+const (
+	Other     Kind = iota
+	Delivered      // a message for this client
+	Accepted       // the answer to a message of this client
+	Refused        // an error frame
+)
+
+// Client is who opens a connection.
+type Client struct {
+	User   string
+	Peer   string // to whom it will write; a system may not need it
+	Resume string // where it left off, "" for a new client
+	Local  net.IP // source address, so that one server address can take more than 28,000 connections
+	// Got, when not nil, gets the frames that arrive before the client is ready.
+	Got func(frame []byte)
+}
+
+// Target is a running system. Its clients are u0, u1, … u(Users-1).
+type Target interface {
+	Name() string
+	// Doors is the number of processes that accept clients.
+	Doors() int
+	// Open returns when the client is authenticated and everything sent to it from now on reaches it. resume is good for a later Open.
+	Open(ctx context.Context, door int, c Client) (conn *ws.Conn, resume string, err error)
+	// AppendSend appends the frame with which from sends to to. n makes the message unique.
+	AppendSend(b []byte, from, to string, n int64, content string) []byte
+	// Kind reads a frame.
+	Kind(frame []byte) Kind
+	// Settle returns when nothing that was sent before is still being worked on.
+	Settle(ctx context.Context) error
+	// Servers are all processes; Front is the one behind a door.
+	Servers() *proc.Group
+	Front(door int) *proc.Process
+	Stop()
+}
+
+// HTTP is a Target whose doors answer plain HTTP as well.
+type HTTP interface{ Addr(door int) string }
+
+// Remote is a Target that can be described to another process, which opens connections with Dial.
+type Remote interface{ Remote() json.RawMessage }
+
+// Options of a start.
+type Options struct {
+	Bin   string // folder with the built programs
+	Work  string // folder for data and logs
+	Users int    // accounts to be there
+	Doors int    // processes that accept clients; 0: 1
+}
+
+func (o Options) doors() int { return max(1, o.Doors) }
+
+// startTimeout bounds the start of one process.
+const startTimeout = 60 * time.Second
