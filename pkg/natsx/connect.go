@@ -40,7 +40,11 @@ func Connect(cfg Config, name string, log *slog.Logger, more ...nats.Option) (*n
 			}
 			log.Warn("nats error", "error", err, "subject", subj)
 		}),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("nats disconnected", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil: closed by us
+				log.Warn("nats disconnected", "error", err)
+			}
+		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("nats reconnected", "server", nc.ConnectedServerName()) }),
 	}
 	if cfg.Creds != "" {
