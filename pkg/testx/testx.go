@@ -28,9 +28,13 @@ type TB interface {
 }
 
 // Main runs the tests of a package and fails when a goroutine outlives them. Use it as TestMain's only line.
-func Main(m *testing.M, ignore ...goleak.Option) {
+func Main(m *testing.M, ignore ...goleak.Option) { MainThen(m, func() {}, ignore...) }
+
+// MainThen is Main with something to clear away after the tests.
+func MainThen(m *testing.M, clear func(), ignore ...goleak.Option) {
 	code := m.Run()
 	stopShared()
+	clear()
 	if code == 0 {
 		if err := goleak.Find(ignore...); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines outlive the tests:", err)
