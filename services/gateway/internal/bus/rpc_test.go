@@ -1,0 +1,209 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/pkg/api"
+	"parley/pkg/natsx"
+	"parley/pkg/testx"
+	"parley/pkg/wire"
+)
+
+// requests has one call a subject. Each must reach its subject, and only it.
+func requests(r *RPC) map[string]func(context.Context) (any, error) {
+	return map[string]func(context.Context) (any, error){
+		api.AuthRegister: ask(r.AuthRegister, api.Credentials{Username: "Avi", Password: "p", Address: "1.1.1.1"}),
+		api.AuthLogin:    ask(r.AuthLogin, api.Credentials{Username: "Avi"}),
+		api.AuthRefresh:  ask(r.AuthRefresh, api.RefreshRequest{RefreshToken: "r"}),
+		api.AuthLogout:   say(r.AuthLogout, api.LogoutRequest{Username: "Avi", SID: "s"}),
+		api.AuthContacts: ask(r.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 3}),
+		api.AuthResolve:  ask(r.AuthResolve, api.ResolveRequest{Names: []string{"avi"}}),
+		api.AuthRelations: ask(r.AuthRelations, api.RelationsRequest{
+			Username: "Avi",
+		}),
+		api.AuthDirectory:        func(ctx context.Context) (any, error) { return r.AuthDirectory(ctx) },
+		api.AuthPutContact:       ask(r.AuthPutContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.AuthDeleteContact:    say(r.AuthDeleteContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.AuthPutBlock:         say(r.AuthPutBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.AuthDeleteBlock:      say(r.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.HistoryCatchUp:       ask(r.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "Avi"}}}),
+		api.HistoryPage:          ask(r.HistoryPage, api.PageRequest{A: "Avi", B: "Lisa"}),
+		api.HistoryConversations: ask(r.HistoryConversations, api.ConversationsRequest{Username: "Avi"}),
+		api.HistoryFind:          ask(r.HistoryFind, api.FindRequest{Sender: "Avi", ID: "m"}),
+		api.HistoryRows:          ask(r.HistoryRows, api.RowsRequest{P: 1, To: 5}),
+		api.HistoryMessages:      ask(r.HistoryMessages, api.MessagesRequest{P: 1, Seqs: []int64{4}}),
+		api.HistoryConfirm:       say(r.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "Avi", A: "Avi", B: "Lisa", Seq: 4}}}),
+		api.HistoryRead:          ask(r.HistoryRead, api.ReadRequest{User: "Avi", A: "Avi", B: "Lisa", Seq: 4}),
+		api.PresenceSessions:     say(r.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 1 << 63, User: "Avi"}}}),
+		api.PresenceHeartbeat:    ask(r.PresenceHeartbeat, api.HeartbeatRequest{Gateway: "g"}),
+		api.PresenceSnapshot:     ask(r.PresenceSnapshot, api.SnapshotRequest{Shard: 3}),
+		api.PresenceResync:       say(r.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: 3}),
+		api.PresenceLastSeen:     ask(r.PresenceLastSeen, api.LastSeenRequest{Users: []string{"Avi"}}),
+	}
+}
+
+func ask[Req, Resp any](f func(context.Context, Req) (Resp, error), req Req) func(context.Context) (any, error) {
+	return func(ctx context.Context) (any, error) { return f(ctx, req) }
+}
+
+func say[Req any](f func(context.Context, Req) error, req Req) func(context.Context) (any, error) {
+	return func(ctx context.Context) (any, error) { return api.Empty{}, f(ctx, req) }
+}
+
+// answers has what the services of this test answer, where the zero value would not show a mistake.
+var answers = map[string]any{
+	api.AuthLogin:         api.Tokens{AccessToken: "a", RefreshToken: "r", ExpiresIn: 900, Username: "Avi"},
+	api.AuthDirectory:     api.DirectoryResponse{Mode: api.Everyone, Total: 1, Usernames: []string{"Avi"}},
+	api.HistoryPage:       api.PageResponse{Messages: []api.StoredMessage{{Seq: 4, A: "Avi", B: "Lisa", Content: "x"}}, More: true},
+	api.PresenceHeartbeat: api.HeartbeatResponse{Shards: [api.PresenceShards]api.ShardState{3: {Epoch: "e", Resync: true}}},
+	api.PresenceLastSeen:  api.LastSeenResponse{LastSeen: []int64{5}},
+}
+
+func openBus(t *testing.T, url string) *Bus {
+	t.Helper()
+	b, err := Open(natsx.Config{URL: url}, "test", testx.Quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+func serve(t *testing.T, url string, handlers map[string]natsx.Handler) {
+	t.Helper()
+	s, err := natsx.Serve(testx.Connect(t, url), "test", "1.0.0", 64, testx.Quiet(), handlers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop(context.Background()) })
+}
+
+func TestEveryRequestReachesItsService(t *testing.T) {
+	srv := testx.NatsServer(t)
+	calls := requests(openBus(t, srv.ClientURL()).RPC(10 * time.Second))
+	for _, s := range subjects(t) {
+		if calls[s] == nil {
+			t.Errorf("there is no method for %s", s)
+		}
+	}
+	type request struct {
+		subject string
+		body    []byte
+	}
+	got := make(chan request, 1)
+	handlers := map[string]natsx.Handler{}
+	for s := range calls {
+		handlers[s] = func(_ context.Context, body []byte) (any, error) {
+			got <- request{s, body}
+			if a := answers[s]; a != nil {
+				return a, nil
+			}
+			return api.Empty{}, nil
+		}
+	}
+	serve(t, srv.ClientURL(), handlers)
+	for subject, call := range calls {
+		resp, err := call(t.Context())
+		if err != nil {
+			t.Errorf("%s: %v", subject, err)
+			continue
+		}
+		req := <-got
+		if req.subject != subject || !json.Valid(req.body) || req.body[0] != '{' {
+			t.Errorf("%s: %s got %s", subject, req.subject, req.body)
+		}
+		if want := answers[subject]; want != nil && !reflect.DeepEqual(resp, want) {
+			t.Errorf("%s: answered %+v, want %+v", subject, resp, want)
+		}
+	}
+}
+
+// subjects are the request subjects that package api has.
+func subjects(t *testing.T) (out []string) {
+	t.Helper()
+	for _, file := range []string{"api.go", "presence.go"} {
+		f, err := parser.ParseFile(token.NewFileSet(), "../../../../pkg/api/"+file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if s, err := strconv.Unquote(lit.Value); err == nil && strings.HasPrefix(s, "svc.") {
+					out = append(out, s)
+				}
+			}
+			return true
+		})
+	}
+	if len(out) < 20 {
+		t.Fatalf("only %d subjects were found", len(out))
+	}
+	return out
+}
+
+func wantCode(t *testing.T, err error, code wire.Code) {
+	t.Helper()
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Code != code {
+		t.Errorf("got %v, want %s", err, code)
+	}
+}
+
+func TestFailedRequests(t *testing.T) {
+	srv := testx.NatsServer(t)
+	b := openBus(t, srv.ClientURL())
+	release := make(chan struct{})
+	serve(t, srv.ClientURL(), map[string]natsx.Handler{
+		api.AuthLogin: func(context.Context, []byte) (any, error) {
+			return nil, &wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1500}
+		},
+		api.AuthLogout: func(context.Context, []byte) (any, error) { return nil, errors.New("inside") },
+		api.AuthResolve: func(context.Context, []byte) (any, error) {
+			<-release
+			return api.ResolveResponse{}, nil
+		},
+	})
+	defer close(release)
+
+	_, err := b.RPC(10*time.Second).AuthLogin(t.Context(), api.Credentials{})
+	wantCode(t, err, wire.RateLimited)
+	if e := (*wire.Error)(nil); errors.As(err, &e) && e.RetryAfterMS != 1500 {
+		t.Errorf("retry_after_ms is %d", e.RetryAfterMS)
+	}
+	err = b.RPC(10*time.Second).AuthLogout(t.Context(), api.LogoutRequest{})
+	wantCode(t, err, wire.Internal)
+	if strings.Contains(err.Error(), "inside") {
+		t.Errorf("the error tells what is inside: %v", err)
+	}
+	// Nobody serves it: the answer comes at once, not with the timeout.
+	_, err = b.RPC(time.Hour).HistoryPage(t.Context(), api.PageRequest{})
+	wantCode(t, err, wire.Unavailable)
+	// The shorter of the two waits counts.
+	_, err = b.RPC(50*time.Millisecond).AuthResolve(t.Context(), api.ResolveRequest{})
+	wantCode(t, err, wire.Unavailable)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = b.RPC(time.Hour).AuthResolve(ctx, api.ResolveRequest{})
+	wantCode(t, err, wire.Unavailable)
+	// NATS away: at once as well, and well again after it is back.
+	srv.Stop()
+	testx.Eventually(t, "the bus notices", 10*time.Second, func() bool { return !b.Connected() })
+	_, err = b.RPC(time.Hour).AuthLogin(t.Context(), api.Credentials{})
+	wantCode(t, err, wire.Unavailable)
+	srv.Restart()
+	testx.Eventually(t, "requests are answered again", 20*time.Second, func() bool {
+		_, err := b.RPC(time.Second).AuthLogin(t.Context(), api.Credentials{})
+		var e *wire.Error
+		return errors.As(err, &e) && e.Code == wire.RateLimited
+	})
+}
