@@ -4,6 +4,7 @@ GO ?= go
 HTTP ?= 127.0.0.1:8080
 DATA ?= data
 FUZZTIME ?= 10s
+BENCH ?=
 
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
@@ -43,8 +44,8 @@ fmt: ## format everything
 fuzz: ## every fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME) $(MODULES)
 
-bench: build ## measure; results go to docs/benchmarks.md by hand
-	cd tests && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench/...
+bench: test-deps ## measure the budgets; BENCH="-long -into docs/benchmarks.md" for the whole, written down
+	$(GO) run ./tests/bench $(BENCH)
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done
