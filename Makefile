@@ -9,7 +9,7 @@ BENCH ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-deps lint fmt fuzz bench test-gowork-off clean
+.PHONY: help run build test test-deps lint fmt fuzz bench bench-long test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -44,8 +44,11 @@ fmt: ## format everything
 fuzz: ## every fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME) $(MODULES)
 
-bench: test-deps ## measure the budgets; BENCH="-long -into docs/benchmarks.md" for the whole, written down
+bench: test-deps ## measure the budgets, in about five minutes; BENCH="-only latency" for one, BENCH=-help lists them
 	$(GO) run ./tests/bench $(BENCH)
+
+bench-long: test-deps ## the same and more, in about half an hour, written into docs/benchmarks.md
+	$(GO) run ./tests/bench -long -into docs/benchmarks.md
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"parley/pkg/token"
@@ -98,7 +100,7 @@ func (p *parley) startServices(o Options, v Variant, env []string) error {
 		return err
 	}
 	for i := range o.doors() {
-		if err := p.startDoor(fmt.Sprintf("gateway-%d", i), filepath.Join(o.Bin, "gateway"), o, env); err != nil {
+		if err := p.startDoor(fmt.Sprintf("gateway-%d", i), o, env); err != nil {
 			return err
 		}
 	}
@@ -126,13 +128,13 @@ func (p *parley) startService(o Options, name string, env []string) error {
 }
 
 // startDoor starts a process that accepts clients.
-func (p *parley) startDoor(name, path string, o Options, env []string, args ...string) error {
+func (p *parley) startDoor(name string, o Options, env []string) error {
 	port, err := proc.FreePort()
 	if err != nil {
 		return err
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	s, err := p.group.Start(proc.Spec{Name: name, Path: path, Dir: o.Work, Env: append(env, "PARLEY_HTTP="+addr), Args: args})
+	s, err := p.group.Start(proc.Spec{Name: name, Path: filepath.Join(o.Bin, "gateway"), Dir: o.Work, Env: append(env, "PARLEY_HTTP="+addr)})
 	if err != nil {
 		return err
 	}
@@ -140,13 +142,41 @@ func (p *parley) startDoor(name, path string, o Options, env []string, args ...s
 	return s.Wait(name+" is ready", startTimeout, func() error { return ready("http://" + addr + "/readyz") })
 }
 
-// startAllInOne starts `parley serve`.
+// startAllInOne starts `parley serve` once to make its database, and again when the accounts are in it.
 func (p *parley) startAllInOne(o Options, env []string) error {
 	data := filepath.Join(o.Work, "data")
-	if err := p.startDoor("parley", filepath.Join(o.Bin, "parley"), o, env, "serve", "--data", data); err != nil {
+	port, err := proc.FreePort()
+	if err != nil {
 		return err
 	}
-	return addUsers("sqlite:"+filepath.Join(data, "parley.db"), o.Users)
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	spec := proc.Spec{Name: "parley", Path: filepath.Join(o.Bin, "parley"), Dir: o.Work, Env: env, Args: []string{"serve", "--http", addr, "--data", data}}
+	serving := func(s *proc.Process) error {
+		return s.Wait("it is ready", startTimeout, func() error {
+			if !strings.Contains(s.LogTail(), "ready http://") {
+				return errors.New("it has not said so")
+			}
+			return nil
+		})
+	}
+	first, err := proc.Start(spec, o.Work)
+	if err != nil {
+		return err
+	}
+	err = serving(first)
+	first.Stop(syscall.SIGTERM)
+	if err != nil {
+		return err
+	}
+	if err := addUsers("sqlite:"+filepath.Join(data, "parley.db"), o.Users); err != nil {
+		return err
+	}
+	s, err := p.group.Start(spec)
+	if err != nil {
+		return err
+	}
+	p.doors = append(p.doors, door{addr, s})
+	return serving(s)
 }
 
 func ready(url string) error {
