@@ -9,6 +9,7 @@ require (
 	github.com/redis/go-redis/v9 v9.23.0
 	parley/pkg v0.0.0
 	parley/pkg/testx v0.0.0
+	pgregory.net/rapid v1.3.0
 )
 
 require (

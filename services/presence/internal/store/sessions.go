@@ -39,22 +39,23 @@ func (s *Store) Apply(ctx context.Context, req api.SessionsRequest) ([]Result, e
 
 // Heartbeat renews a gateway's leases and compares its digests. It fails when any shard does.
 func (s *Store) Heartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, []Result, error) {
-	calls := make([]call, api.PresenceShards)
+	calls := make([]call, 0, len(s.shards))
 	compare := 1
 	if req.RenewOnly {
 		compare = 0
 	}
-	for i, d := range req.Digests {
+	for _, i := range s.shards {
+		d := req.Digests[i]
 		args := append(s.header(i, 7), req.Gateway, compare, d.Count, d.Hi, d.Lo, d.Epoch, d.Version)
-		calls[i] = call{i, s.gatewayKeys(i, req.Gateway), args}
+		calls = append(calls, call{i, s.gatewayKeys(i, req.Gateway), args})
 	}
 	results, err := s.run(ctx, s.scripts.beat, calls)
 	var resp api.HeartbeatResponse
 	if err != nil {
 		return resp, results, err
 	}
-	for i, r := range results {
-		resp.Shards[i] = api.ShardState{
+	for _, r := range results {
+		resp.Shards[r.Shard] = api.ShardState{
 			Epoch: r.Epoch, Version: r.Version, Settling: r.Settling, Resync: len(r.more) == 1 && r.more[0] == "1",
 		}
 	}
@@ -77,14 +78,14 @@ func (s *Store) Resync(ctx context.Context, req api.ResyncRequest) ([]Result, er
 // Tick lets time pass in all shards: graces end and gateways without a heartbeat lose their sessions. Tidy also forgets
 // what is kept for a bounded time; do that now and then.
 func (s *Store) Tick(ctx context.Context, tidy bool) ([]Result, error) {
-	calls := make([]call, api.PresenceShards)
+	calls := make([]call, 0, len(s.shards))
 	flag := 0
 	if tidy {
 		flag = 1
 	}
-	for i := range calls {
+	for _, i := range s.shards {
 		args := append(s.header(i, 4), s.cfg.GraceStep, flag, markKept.Milliseconds(), s.cfg.LastSeen.Milliseconds())
-		calls[i] = call{i, s.keys[i], args}
+		calls = append(calls, call{i, s.keys[i], args})
 	}
 	results, err := s.run(ctx, s.scripts.tick, calls)
 	var reap []call

@@ -36,6 +36,7 @@ type Store struct {
 	scripts scripts
 	now     func() time.Time
 	keys    [api.PresenceShards][]string
+	shards  []int // all of them, fewer in tests
 
 	mu    sync.Mutex
 	marks [api.PresenceShards]mark
@@ -75,6 +76,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Store {
 	}
 	s := &Store{rdb: rdb, cfg: cfg, replica: rand.Text(), scripts: newScripts(), now: time.Now}
 	for i := range s.keys {
+		s.shards = append(s.shards, i)
 		for _, name := range []string{"meta", "lease", "users", "grace", "seen", "marks"} {
 			s.keys[i] = append(s.keys[i], key(i, name))
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,13 +20,30 @@ func TestMain(m *testing.M) { testx.Main(m) }
 
 var quick = Config{Lease: 300 * time.Millisecond, Grace: 200 * time.Millisecond, Settle: 0, Forget: time.Minute, LastSeen: time.Hour}
 
-// onBoth runs a test against a real redis-server and against the embedded one.
-func onBoth(t *testing.T, f func(t *testing.T, addr string)) {
-	t.Run("redis", func(t *testing.T) { f(t, testx.RedisServer(t).Addr) })
-	t.Run("embedded", func(t *testing.T) {
-		m := miniredis.RunT(t)
-		f(t, m.Addr())
+// onAll runs a test against a real redis-server, the embedded one, and a node of a Redis Cluster, which refuses a script that
+// touches two slots.
+func onAll(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
+	t.Run("redis", func(t *testing.T) { f(t, client(t, testx.RedisServer(t).Addr)) })
+	t.Run("embedded", func(t *testing.T) { f(t, client(t, miniredis.RunT(t).Addr())) })
+	t.Run("cluster", func(t *testing.T) {
+		ctx, addr := context.Background(), testx.RedisServer(t, "--cluster-enabled", "yes").Addr
+		node := client(t, addr)
+		if err := node.ClusterAddSlotsRange(ctx, 0, 16383).Err(); err != nil {
+			t.Fatal(err)
+		}
+		testx.Eventually(t, "the cluster is up", 20*time.Second, func() bool {
+			return strings.Contains(node.ClusterInfo(ctx).Val(), "cluster_state:ok")
+		})
+		rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}})
+		t.Cleanup(func() { _ = rdb.Close() })
+		f(t, rdb)
 	})
+}
+
+func client(t testx.TB, addr string) *redis.Client {
+	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
 }
 
 // world is two replicas and all that they announced, in the order of the versions.
@@ -40,9 +58,8 @@ type world struct {
 	epoch    [api.PresenceShards]string
 }
 
-func newWorld(t testx.TB, addr string, cfg Config) *world {
-	w := &world{t: t, rdb: redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1}), events: map[string][]api.PresenceChange{}, online: map[string]bool{}}
-	t.Cleanup(func() { _ = w.rdb.Close() })
+func newWorld(t testx.TB, rdb redis.UniversalClient, cfg Config) *world {
+	w := &world{t: t, rdb: rdb, events: map[string][]api.PresenceChange{}, online: map[string]bool{}}
 	w.replicas = [2]*Store{New(w.rdb, cfg), New(w.rdb, cfg)}
 	return w
 }
@@ -106,7 +123,7 @@ func (w *world) beat(gateway string, sessions ...api.SessionChange) api.Heartbea
 func (w *world) snapshot() []string {
 	w.t.Helper()
 	var names []string
-	for i := range api.PresenceShards {
+	for _, i := range w.replicas[0].shards {
 		snap, res, err := w.next().Snapshot(context.Background(), i)
 		w.take(res, err)
 		if snap.Version != w.version[i] {
@@ -151,8 +168,8 @@ func left(id uint64, user string) api.SessionChange {
 }
 
 func TestSessionsComeAndGo(t *testing.T) {
-	onBoth(t, func(t *testing.T, addr string) {
-		w := newWorld(t, addr, quick)
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
+		w := newWorld(t, rdb, quick)
 		w.expect()
 		w.apply("g1", came(1, "avi"), came(2, "lisa"), came(3, "avi"))
 		w.apply("g2", came(4, "avi"), came(1<<63+5, "Ünal"))
@@ -173,8 +190,8 @@ func TestSessionsComeAndGo(t *testing.T) {
 }
 
 func TestALostSocketHasGraceAndADeliberateLeaveHasNone(t *testing.T) {
-	onBoth(t, func(t *testing.T, addr string) {
-		w := newWorld(t, addr, quick)
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
+		w := newWorld(t, rdb, quick)
 		w.apply("g1", came(1, "avi"))
 		w.apply("g1", lost(1, "avi"))
 		w.expect("avi")
@@ -194,8 +211,8 @@ func TestALostSocketHasGraceAndADeliberateLeaveHasNone(t *testing.T) {
 }
 
 func TestALeaseThatRunsOutTakesItsSessionsAlong(t *testing.T) {
-	onBoth(t, func(t *testing.T, addr string) {
-		w := newWorld(t, addr, quick)
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
+		w := newWorld(t, rdb, quick)
 		for i := range 300 {
 			w.apply("dead", came(uint64(i+1), fmt.Sprintf("u%d", i)))
 		}
@@ -218,8 +235,8 @@ func TestALeaseThatRunsOutTakesItsSessionsAlong(t *testing.T) {
 }
 
 func TestDigestsShowDifferencesAndAResyncMendsThem(t *testing.T) {
-	onBoth(t, func(t *testing.T, addr string) {
-		w := newWorld(t, addr, quick)
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
+		w := newWorld(t, rdb, quick)
 		s := api.PresenceShard("avi")
 		held := []api.SessionChange{came(7<<40+1, "avi"), came(3, "avi")}
 		w.apply("g", held...)
@@ -244,9 +261,8 @@ func TestDigestsShowDifferencesAndAResyncMendsThem(t *testing.T) {
 }
 
 func TestLostDataBeginsANewEpoch(t *testing.T) {
-	onBoth(t, func(t *testing.T, addr string) {
-		cfg := quick
-		w := newWorld(t, addr, cfg)
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
+		w := newWorld(t, rdb, quick)
 		w.apply("g", came(1, "avi"), came(2, "lisa"))
 		s := api.PresenceShard("avi")
 		before := w.epoch[s]
@@ -268,7 +284,7 @@ func TestLostDataBeginsANewEpoch(t *testing.T) {
 
 func TestARollbackIsSeen(t *testing.T) {
 	ctx := context.Background()
-	back := func(t *testing.T, addr string, w *world, who func() string) {
+	back := func(t *testing.T, w *world, who func() string) {
 		t.Helper()
 		w.apply("g", came(1, "avi"))
 		w.tick()
@@ -291,11 +307,11 @@ func TestARollbackIsSeen(t *testing.T) {
 		}
 	}
 	// DUMP is the real server's only.
-	addr := testx.RedisServer(t).Addr
+	rdb := client(t, testx.RedisServer(t).Addr)
 	t.Run("by the replica", func(t *testing.T) {
-		w := newWorld(t, addr, quick)
+		w := newWorld(t, rdb, quick)
 		s := api.PresenceShard("avi")
-		back(t, addr, w, func() string {
+		back(t, w, func() string {
 			for range 2 {
 				res, err := w.next().Tick(ctx, false)
 				if err != nil {
@@ -311,9 +327,9 @@ func TestARollbackIsSeen(t *testing.T) {
 		})
 	})
 	t.Run("by the gateway, when the replica is gone too", func(t *testing.T) {
-		w := newWorld(t, addr, quick)
+		w := newWorld(t, rdb, quick)
 		s := api.PresenceShard("avi")
-		back(t, addr, w, func() string {
+		back(t, w, func() string {
 			req := api.HeartbeatRequest{Gateway: "g"}
 			req.Digests[s].Epoch, req.Digests[s].Version = w.epoch[s], w.version[s]
 			resp, _, err := New(w.rdb, quick).Heartbeat(ctx, req)
@@ -326,10 +342,10 @@ func TestARollbackIsSeen(t *testing.T) {
 }
 
 func TestWhileAShardSettlesNothingIsAnnounced(t *testing.T) {
-	onBoth(t, func(t *testing.T, addr string) {
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
 		cfg := quick
 		cfg.Settle = 150 * time.Millisecond
-		w := newWorld(t, addr, cfg)
+		w := newWorld(t, rdb, cfg)
 		s := api.PresenceShard("avi")
 		res, err := w.next().Apply(context.Background(), api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{came(1, "avi")}})
 		if err != nil || !res[0].New || !res[0].Settling || len(res[0].Changes) > 0 {
