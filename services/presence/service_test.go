@@ -1,0 +1,195 @@
+package presence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/config"
+	"parley/pkg/natsx"
+	"parley/pkg/testx"
+	"parley/pkg/wire"
+)
+
+func TestMain(m *testing.M) { testx.Main(m) }
+
+func load(t *testing.T, args ...string) (Config, error) {
+	t.Helper()
+	var cfg Config
+	err := config.Load(&cfg, "presence", args, func(string) (string, bool) { return "", false })
+	return cfg, err
+}
+
+func start(t *testing.T, natsURL, redisAddr string) *Service {
+	t.Helper()
+	cfg, err := load(t, "--nats-url", natsURL, "--redis-url", "redis://"+redisAddr, "--presence-settle", "0s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(cfg, Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return s
+}
+
+func ask[R any](t *testing.T, nc *nats.Conn, subject string, req any) (R, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return natsx.Call[R](ctx, nc, subject, req)
+}
+
+func code(err error) wire.Code {
+	var e *wire.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+func TestEveryMistakeInTheSettingsIsNamed(t *testing.T) {
+	_, err := load(t, "--redis-url", "http://secret@x", "--presence-lease", "2h", "--presence-grace", "-1s", "--presence-tick", "0s", "--log-level", "loud")
+	for _, want := range []string{"redis-url", "presence-lease", "presence-grace", "presence-tick", "log-level"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not named in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("a secret is shown: %v", err)
+	}
+	for _, args := range [][]string{
+		{"--redis-sentinel-master", "main"}, {"--redis-addrs", "host"}, {"--redis-addrs", "a:1,b:1", "--redis-url", "redis://x/3"},
+	} {
+		if _, err := load(t, args...); err == nil {
+			t.Errorf("%v is accepted", args)
+		}
+	}
+	if cfg, err := load(t, "--redis-addrs", "a:1,b:2", "--redis-password", "pw"); err != nil || len(cfg.RedisAddrs) != 2 {
+		t.Errorf("a cluster: %v", err)
+	}
+}
+
+func TestItWaitsForNatsAndRedis(t *testing.T) {
+	n, r := testx.NatsServer(t), testx.RedisServer(t)
+	n.Stop()
+	r.Stop()
+	s := start(t, n.ClientURL(), r.Addr)
+	if s.Ready() == nil {
+		t.Fatal("ready without NATS and Redis")
+	}
+	n.Restart()
+	nc := n.Connect()
+	testx.Eventually(t, "the request reaches the service", 20*time.Second, func() bool {
+		_, err := ask[api.SnapshotResponse](t, nc, api.PresenceSnapshot, api.SnapshotRequest{})
+		if err == nil {
+			t.Fatal("an answer without Redis")
+		}
+		return strings.Contains(err.Error(), "presence")
+	})
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "Redis") {
+		t.Fatalf("ready without Redis: %v", err)
+	}
+	r.Start()
+	testx.Eventually(t, "the service is ready", 20*time.Second, func() bool { return s.Ready() == nil })
+	if _, err := ask[api.SnapshotResponse](t, nc, api.PresenceSnapshot, api.SnapshotRequest{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBadRequestsAreRefused(t *testing.T) {
+	n := testx.NatsServer(t)
+	start(t, n.ClientURL(), testx.RedisServer(t).Addr)
+	nc := n.Connect()
+	testx.Eventually(t, "the service answers", 20*time.Second, func() bool {
+		_, err := ask[api.LastSeenResponse](t, nc, api.PresenceLastSeen, api.LastSeenRequest{Users: []string{"avi"}})
+		return err == nil
+	})
+	one := []api.SessionChange{{ID: 1, User: "avi"}}
+	for name, c := range map[string]struct {
+		subject string
+		body    any
+	}{
+		"not an object":       {api.PresenceSessions, []int{1}},
+		"no gateway":          {api.PresenceSessions, api.SessionsRequest{Changes: one}},
+		"a long gateway":      {api.PresenceHeartbeat, api.HeartbeatRequest{Gateway: strings.Repeat("g", 101)}},
+		"no id":               {api.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{User: "avi"}}}},
+		"no user":             {api.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 1}}}},
+		"too many sessions":   {api.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: make([]api.SessionChange, api.PresenceSessionsMax+1)}},
+		"no such shard":       {api.PresenceSnapshot, api.SnapshotRequest{Shard: 16}},
+		"a negative shard":    {api.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: -1}},
+		"another shard":       {api.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: (api.PresenceShard("avi") + 1) % 16, Sessions: one}},
+		"too many in a shard": {api.PresenceResync, api.ResyncRequest{Gateway: "g", Sessions: make([]api.SessionChange, api.PresenceResyncMax+1)}},
+		"too many users":      {api.PresenceLastSeen, api.LastSeenRequest{Users: make([]string, api.PresenceLastSeenMax+1)}},
+	} {
+		if _, err := ask[api.Empty](t, nc, c.subject, c.body); code(err) != wire.InvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestEachChangeIsAnnouncedOnce(t *testing.T) {
+	n := testx.NatsServer(t)
+	redis := testx.RedisServer(t).Addr
+	start(t, n.ClientURL(), redis)
+	start(t, n.ClientURL(), redis)
+	nc := n.Connect()
+	events, err := nc.SubscribeSync("presence.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(gone bool) {
+		req := api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 7, User: "avi", Gone: gone, Deliberate: gone}}}
+		testx.Eventually(t, "the change is taken", 20*time.Second, func() bool {
+			_, err := ask[api.Empty](t, nc, api.PresenceSessions, req)
+			return err == nil
+		})
+		_, _ = ask[api.Empty](t, nc, api.PresenceSessions, req) // doubled
+	}
+	change(false)
+	change(true)
+	var got []api.PresenceChange
+	for len(got) < 2 {
+		m, err := events.NextMsg(5 * time.Second)
+		if err != nil {
+			t.Fatalf("after %v: %v", got, err)
+		}
+		var ch api.Changes
+		if err := json.Unmarshal(m.Data, &ch); err != nil {
+			t.Fatal(err)
+		}
+		if len(ch.List) > 0 && ch.From != int64(len(got)) {
+			t.Fatalf("from %d after %d", ch.From, len(got))
+		}
+		got = append(got, ch.List...)
+	}
+	if got[0].User != "avi" || !got[0].Online || got[1].Online || got[1].LastSeen == 0 {
+		t.Fatalf("announced: %+v", got)
+	}
+	for {
+		m, err := events.NextMsg(300 * time.Millisecond)
+		if err != nil {
+			return // nothing more, as it should be
+		}
+		var ch api.Changes
+		if json.Unmarshal(m.Data, &ch) != nil || len(ch.List) > 0 { // shards that began are no changes
+			t.Fatalf("announced once more: %s", m.Data)
+		}
+	}
+}
