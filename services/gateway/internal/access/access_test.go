@@ -1,0 +1,306 @@
+package access
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/natsx"
+	"parley/pkg/subject"
+	"parley/pkg/testx"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+	"parley/services/gateway/internal/bus"
+)
+
+func TestMain(m *testing.M) { testx.Main(m) }
+
+func signer(t *testing.T) *token.Signer {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.NewSigner(key)
+}
+
+func sign(t *testing.T, s *token.Signer, user, sid string, issued time.Time) string {
+	t.Helper()
+	tok, err := s.Sign(token.Claims{Username: user, UID: 1, SID: sid, Scope: token.ScopeNative, Issued: issued, Expires: issued.Add(15 * time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+func public(s *token.Signer) (kid string, value []byte) {
+	kid, key := s.Public()
+	return kid, []byte(base64.RawURLEncoding.EncodeToString(key))
+}
+
+// fakeKV lets the test say what is in a bucket.
+type fakeKV struct {
+	mu       sync.Mutex
+	watchers map[string]watch
+	started  chan string
+}
+
+type watch struct {
+	f       func(string, []byte, bool)
+	initial func()
+}
+
+func (k *fakeKV) WatchKV(ctx context.Context, bucket string, f func(string, []byte, bool), initial func()) {
+	k.mu.Lock()
+	k.watchers[bucket] = watch{f, initial}
+	k.mu.Unlock()
+	k.started <- bucket
+	<-ctx.Done()
+}
+
+func run(t *testing.T, v *Verifier) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := v.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// faked runs a Verifier on a fakeKV; nothing has been read yet.
+func faked(t *testing.T) (v *Verifier, keys, revoked watch) {
+	t.Helper()
+	kv := &fakeKV{watchers: map[string]watch{}, started: make(chan string, 2)}
+	v = New(kv, testx.Quiet(), prometheus.NewRegistry())
+	run(t, v)
+	<-kv.started
+	<-kv.started
+	return v, kv.watchers[api.KeysBucket], kv.watchers[api.RevokedBucket]
+}
+
+func refused(t *testing.T, v *Verifier, tok string, now time.Time, cause error, code wire.Code, end wire.Close) {
+	t.Helper()
+	_, err := v.Verify(tok, now)
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Code != code || cause != nil && !errors.Is(err, cause) || CloseFor(err) != end {
+		t.Fatalf("refused with %v, closed with %v", err, CloseFor(err))
+	}
+}
+
+func TestNotReadyBeforeBothBucketsAreRead(t *testing.T) {
+	v, keys, revoked := faked(t)
+	s, now := signer(t), time.Now()
+	tok := sign(t, s, "Avi", "s1", now)
+	closed := func() { t.Helper(); refused(t, v, tok, now, nil, wire.Unavailable, wire.CloseTryLater) }
+	closed()
+	kid, value := public(s)
+	keys.f(kid, value, false)
+	keys.initial()
+	if v.Ready() == nil {
+		t.Fatal("ready without the revocations")
+	}
+	closed()
+	revoked.initial()
+	if err := v.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := v.Verify(tok, now)
+	if err != nil || c.Username != "Avi" || c.SID != "s1" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+}
+
+func TestEachRefusalHasItsName(t *testing.T) {
+	v, keys, revoked := faked(t)
+	s, now := signer(t), time.Now()
+	kid, value := public(s)
+	keys.f(kid, value, false)
+	keys.f("evil", value, false) // not the name of this key
+	keys.f("bad", []byte("?"), false)
+	keys.initial()
+	revoked.f("sid.gone", []byte("1"), false)
+	revoked.f("user."+subject.Token("a.b"), []byte(strconv.FormatInt(now.Unix(), 10)), false)
+	revoked.f("planet.x", []byte("1"), false)
+	revoked.initial()
+
+	refused(t, v, "", now, token.ErrInvalid, wire.Unauthenticated, wire.CloseNoAuth)
+	refused(t, v, "a.b.c", now, token.ErrInvalid, wire.Unauthenticated, wire.CloseNoAuth)
+	refused(t, v, sign(t, signer(t), "Avi", "s", now), now, token.ErrKey, wire.Unauthenticated, wire.CloseNoAuth)
+	refused(t, v, sign(t, s, "Avi", "s", now), now.Add(time.Hour), token.ErrExpired, wire.Unauthenticated, wire.CloseTokenExpired)
+	refused(t, v, sign(t, s, "Avi", "gone", now), now, ErrRevoked, wire.Unauthenticated, wire.CloseTokenRevoked)
+	refused(t, v, sign(t, s, "a.b", "s", now), now, ErrRevoked, wire.Unauthenticated, wire.CloseTokenRevoked)
+	if _, err := v.Verify(sign(t, s, "a.b", "s", now.Add(time.Second)), now.Add(time.Second)); err != nil {
+		t.Fatalf("a login after the revocation: %v", err)
+	}
+	if _, err := v.Verify(sign(t, s, "a_2Eb", "s", now), now); err != nil {
+		t.Fatalf("another user: %v", err)
+	}
+	if CloseFor(errors.New("x")) != wire.CloseInternal {
+		t.Fatal("a strange error has a strange end")
+	}
+}
+
+// What a bucket no longer has is forgotten by the next complete read, and only by that.
+func TestReadingAgainForgets(t *testing.T) {
+	v, keys, revoked := faked(t)
+	keys.initial()
+	revoked.f("sid.a", []byte("1"), false)
+	revoked.f("sid.b", []byte("1"), false)
+	revoked.initial()
+	has := func(want bool, sid string) {
+		t.Helper()
+		if v.Revoked("x", sid, time.Now()) != want {
+			t.Fatalf("%s revoked: %v", sid, !want)
+		}
+	}
+	revoked.f("sid.a", nil, true)
+	has(false, "a")
+	revoked.f("sid.c", []byte("1"), false) // a read that breaks off …
+	has(true, "b")
+	revoked.f("sid.c", []byte("1"), false) // … and the next, which does not
+	revoked.initial()
+	has(false, "b")
+	has(true, "c")
+	for i := range 3 {
+		revoked.initial()
+		if n := len(v.sids.rows); i > 0 && n != 0 {
+			t.Fatalf("%d are left", n)
+		}
+	}
+}
+
+func TestLiveConnectionsHearOfRevocations(t *testing.T) {
+	kv := &fakeKV{watchers: map[string]watch{}, started: make(chan string, 2)}
+	v := New(kv, testx.Quiet(), prometheus.NewRegistry())
+	now := time.Now()
+	hits := make(chan string, 100)
+	v.Watch(func(match func(user, sid string, issued time.Time) bool) {
+		for _, c := range []struct{ user, sid string }{{"Avi", "a1"}, {"Avi", "a2"}, {"Lisa", "l1"}} {
+			if match(c.user, c.sid, now) {
+				hits <- c.sid
+			}
+		}
+	})
+	run(t, v)
+	<-kv.started
+	<-kv.started
+	rev := kv.watchers[api.RevokedBucket]
+	rev.initial()
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-hits:
+			if got != want {
+				t.Fatalf("%s was closed, want %s", got, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s was not closed", want)
+		}
+	}
+	rev.f("sid.a2", []byte("1"), false)
+	expect("a2")
+	expect("a2") // again a second later, for who was opened meanwhile
+	rev.f("user.Lisa", []byte(strconv.FormatInt(now.Add(-time.Minute).Unix(), 10)), false)
+	expect("a2") // the older revocation still holds; Lisa's login is younger than hers
+	expect("a2")
+	rev.f("user.Lisa", []byte(strconv.FormatInt(now.Unix(), 10)), false)
+	expect("a2")
+	expect("l1")
+}
+
+// With the real thing: a bucket made later, keys, revocations that run out, restarts.
+func TestOnNATS(t *testing.T) {
+	n := testx.NatsServer(t)
+	b, err := bus.Open(natsx.Config{URL: n.ClientURL()}, "test", testx.Quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	v := New(b, testx.Quiet(), prometheus.NewRegistry())
+	run(t, v)
+
+	js, err := jetstream.New(n.Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	keys, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: api.KeysBucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: api.RevokedBucket, TTL: time.Hour, LimitMarkerTTL: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := signer(t)
+	kid, value := public(s)
+	if _, err := keys.Put(ctx, kid, value); err != nil {
+		t.Fatal(err)
+	}
+	good := func(sid string) bool {
+		_, err := v.Verify(sign(t, s, "Avi", sid, time.Now()), time.Now())
+		return err == nil
+	}
+	testx.Eventually(t, "a token is good", 10*time.Second, func() bool { return v.Ready() == nil && good("a") })
+	if _, err := revoked.Create(ctx, "sid.a", []byte("1"), jetstream.KeyTTL(2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := revoked.Put(ctx, "sid.b", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	testx.Eventually(t, "both are revoked", 5*time.Second, func() bool { return !good("a") && !good("b") })
+	testx.Eventually(t, "the brief one is forgotten", 15*time.Second, func() bool { return good("a") })
+	n.Stop()
+	if !good("c") || good("b") {
+		t.Fatal("without NATS it judges otherwise")
+	}
+	n.Restart()
+	testx.Eventually(t, "a revocation after the restart is known", 20*time.Second, func() bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, _ = revoked.Put(ctx, "sid.d", []byte("1")) // until it comes through
+		return !good("d")
+	})
+	if good("b") {
+		t.Fatal("forgot a revocation")
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, now := token.NewSigner(key), time.Now()
+	v := New(nil, testx.Quiet(), prometheus.NewRegistry())
+	kid, value := public(s)
+	v.key(kid, value, false)
+	v.read(&v.keys, &v.sids)
+	for i := range 100_000 {
+		v.revocation(fmt.Sprint("sid.", i), []byte("1"), false)
+	}
+	tok, err := s.Sign(token.Claims{Username: "Avi", SID: "s", Issued: now, Expires: now.Add(time.Hour)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := v.Verify(tok, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
