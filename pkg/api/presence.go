@@ -89,7 +89,7 @@ type ResyncRequest struct {
 // Limits of the requests. A larger one is answered with invalid_argument.
 const (
 	PresenceSessionsMax = 500  // changes in a SessionsRequest
-	PresenceResyncMax   = 4000 // sessions in a ResyncRequest
+	PresenceResyncMax   = 2000 // sessions in a ResyncRequest
 	PresenceLastSeenMax = 1000 // users in a LastSeenRequest
 	PresenceListMax     = 1000 // changes in one Changes
 )
@@ -116,17 +116,23 @@ type PresenceChange struct {
 	LastSeen int64  `json:"t,omitempty"`
 }
 
-// SnapshotRequest asks who is online in one shard.
+// SnapshotRequest asks who is online in one shard, by name after After.
 type SnapshotRequest struct {
-	Shard int `json:"shard"`
+	Shard int    `json:"shard"`
+	After string `json:"after,omitempty"`
 }
 
-// SnapshotResponse is consistent with Version.
+// PresencePageBytes bounds the names in one SnapshotResponse, so that it fits into a NATS message.
+const PresencePageBytes = 384 << 10
+
+// SnapshotResponse is consistent with Version. More: there are more names after the last one; pages of different versions make
+// up a snapshot of the first one's when all changes since that are applied to it again.
 type SnapshotResponse struct {
 	Epoch    string   `json:"epoch"`
 	Version  int64    `json:"version"`
 	Settling bool     `json:"settling,omitempty"`
 	Online   []string `json:"online"`
+	More     bool     `json:"more,omitempty"`
 }
 
 // LastSeenRequest asks when users were last online, at most 1,000.

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -241,11 +242,36 @@ func (m *Mirror) runFetches(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case i := <-m.fetches:
-			call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-			snap, err := m.client.PresenceSnapshot(call, api.SnapshotRequest{Shard: i})
-			cancel()
+			snap, err := m.snapshot(ctx, i)
 			m.fetched(i, snap, err)
 		}
+	}
+}
+
+var errPages = errors.New("the epoch changed between two pages of a snapshot")
+
+// snapshot gets all pages. It counts as of the first page's version: what happened since is applied once more.
+func (m *Mirror) snapshot(ctx context.Context, shard int) (api.SnapshotResponse, error) {
+	var all api.SnapshotResponse
+	req := api.SnapshotRequest{Shard: shard}
+	for {
+		call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+		page, err := m.client.PresenceSnapshot(call, req)
+		cancel()
+		switch {
+		case err != nil:
+			return all, err
+		case req.After == "":
+			all = page
+		case page.Epoch != all.Epoch:
+			return all, errPages
+		default:
+			all.Online = append(all.Online, page.Online...)
+		}
+		if !page.More || len(page.Online) == 0 {
+			return all, nil
+		}
+		req.After = page.Online[len(page.Online)-1]
 	}
 }
 

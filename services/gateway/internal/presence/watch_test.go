@@ -329,3 +329,39 @@ func TestWatchAndUnwatchWhileThingsChange(t *testing.T) {
 		t.Fatalf("left behind: %d pairs, %d users, %d watchers", m.pairs, len(m.byUser), len(m.byWatcher))
 	}
 }
+
+// pages is a service whose snapshots have two names a page and that changes between them.
+type pages struct {
+	Client
+	names []string
+	epoch string
+	asked int
+}
+
+func (p *pages) PresenceSnapshot(_ context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
+	p.asked++
+	rest := slices.DeleteFunc(slices.Clone(p.names), func(n string) bool { return n <= req.After })
+	resp := api.SnapshotResponse{Epoch: p.epoch, Version: int64(p.asked), Online: rest[:min(2, len(rest))], More: len(rest) > 2}
+	if p.asked == 1 {
+		p.names = p.names[1:] // the first one leaves, after its page was read
+	}
+	return resp, nil
+}
+
+func TestASnapshotInPagesCountsAsOfTheFirst(t *testing.T) {
+	m := still()
+	users := []string{"a", "b", "c", "d", "e"}
+	p := &pages{names: users, epoch: "e"}
+	m.client = p
+	snap, err := m.snapshot(context.Background(), 0)
+	if err != nil || !slices.Equal(snap.Online, users) || snap.Version != 1 || p.asked != 3 {
+		t.Fatalf("%+v after %d pages: %v", snap, p.asked, err)
+	}
+	m.fetched(0, snap, nil)
+	m.mu.Lock()
+	m.event(api.Changes{Shard: 0, Epoch: "e", From: 1, List: []api.PresenceChange{down("a")}}, time.Now())
+	m.mu.Unlock()
+	if _, on := m.shards[0].online["a"]; on || len(m.shards[0].online) != 4 {
+		t.Fatalf("online: %v", m.shards[0].online)
+	}
+}

@@ -93,7 +93,7 @@ func (c *Core) snapshot(ctx context.Context, req api.SnapshotRequest) (api.Snaps
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	resp, res, err := c.store.Snapshot(ctx, req.Shard)
+	resp, res, err := c.store.Snapshot(ctx, req.Shard, req.After, api.PresencePageBytes)
 	return resp, c.done("snapshot", res, err)
 }
 

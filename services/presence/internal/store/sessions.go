@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"math"
+	"slices"
 
 	"parley/pkg/api"
 )
@@ -101,14 +102,29 @@ func (s *Store) Tick(ctx context.Context, tidy bool) ([]Result, error) {
 	return append(results, reaped...), err
 }
 
-// Snapshot is who is online in a shard.
-func (s *Store) Snapshot(ctx context.Context, shard int) (api.SnapshotResponse, []Result, error) {
+// Snapshot is who is online in a shard: by name, after after, with at most page bytes (but one name at least).
+func (s *Store) Snapshot(ctx context.Context, shard int, after string, page int) (api.SnapshotResponse, []Result, error) {
 	results, err := s.run(ctx, s.scripts.snapshot, []call{{shard, s.keys[shard], s.header(shard, 0)}})
 	if err != nil {
 		return api.SnapshotResponse{}, results, err
 	}
 	r := results[0]
-	return api.SnapshotResponse{Epoch: r.Epoch, Version: r.Version, Settling: r.Settling, Online: r.more}, results, nil
+	resp := api.SnapshotResponse{Epoch: r.Epoch, Version: r.Version, Settling: r.Settling, Online: r.more}
+	slices.Sort(resp.Online)
+	if after != "" {
+		i, found := slices.BinarySearch(resp.Online, after)
+		if found {
+			i++
+		}
+		resp.Online = resp.Online[i:]
+	}
+	for i, name := range resp.Online {
+		if page -= len(name) + 3; page < 0 && i > 0 { // with quotes and a comma
+			resp.Online, resp.More = resp.Online[:i], true
+			break
+		}
+	}
+	return resp, results, nil
 }
 
 // LastSeen is when users were last online, in Unix ms: now for those who are, 0 for those nobody knows.

@@ -124,12 +124,17 @@ func (w *world) snapshot() []string {
 	w.t.Helper()
 	var names []string
 	for _, i := range w.replicas[0].shards {
-		snap, res, err := w.next().Snapshot(context.Background(), i)
-		w.take(res, err)
-		if snap.Version != w.version[i] {
-			w.t.Fatalf("a snapshot of version %d after %d", snap.Version, w.version[i])
+		for after, more := "", true; more; {
+			snap, res, err := w.next().Snapshot(context.Background(), i, after, 30) // some names a page
+			w.take(res, err)
+			if snap.Version != w.version[i] {
+				w.t.Fatalf("a snapshot of version %d after %d", snap.Version, w.version[i])
+			}
+			names = append(names, snap.Online...)
+			if more = snap.More; more {
+				after = names[len(names)-1]
+			}
 		}
-		names = append(names, snap.Online...)
 	}
 	sort.Strings(names)
 	return names
@@ -359,7 +364,7 @@ func TestWhileAShardSettlesNothingIsAnnounced(t *testing.T) {
 				settled = settled || r.Shard == s && r.Settled
 			}
 			w.take(res, err)
-			snap, res, err := w.next().Snapshot(context.Background(), s)
+			snap, res, err := w.next().Snapshot(context.Background(), s, "", 1000)
 			w.take(res, err)
 			return !snap.Settling
 		})
