@@ -38,6 +38,7 @@ func bench() error {
 		long = flag.Bool("long", false, "everything, with more rounds")
 		only = flag.String("only", "", "comma-separated names of scenarios, instead of all")
 		into = flag.String("into", "", "put the results between the marks of this file as well")
+		prof = flag.String("profile", "", "folder for CPU profiles of the servers in the last round of each load")
 		keep = flag.Bool("keep", false, "keep the working folder with data and logs")
 	)
 	flag.Usage = usage
@@ -67,7 +68,10 @@ func bench() error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	e := &scenario.Env{Bin: filepath.Join(work, "bin"), Work: work, Self: self, Long: *long, Report: &report.Report{Machine: machine()}, Log: logf}
+	e := &scenario.Env{Bin: filepath.Join(work, "bin"), Work: work, Self: self, Long: *long, Prof: *prof, Report: &report.Report{Machine: machine()}, Log: logf}
+	if load := loadAverage(); load > 0.5 {
+		logf("the machine is busy with something else (load average %.1f): figures will be worse than they are", load)
+	}
 	logf("building")
 	if err := build(ctx, e.Bin); err != nil {
 		return err
@@ -152,6 +156,15 @@ func build(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
+}
+
+// loadAverage is that of the last minute; 0 where it is not known.
+func loadAverage() (load float64) {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err == nil {
+		_, _ = fmt.Sscan(string(b), &load) // stays 0
+	}
+	return load
 }
 
 // machine describes where the figures come from, as far as that matters.

@@ -39,6 +39,7 @@ type Env struct {
 	Bin    string // built programs
 	Work   string // for data and logs
 	Self   string // this program, for helpers of its own
+	Prof   string // folder for CPU profiles of the last rounds, "" for none
 	Long   bool
 	Report *report.Report
 	Log    func(format string, args ...any)
@@ -136,7 +137,12 @@ func rounds(e *Env, n int, targets []target.Target, list []*load.Chat, f func(c 
 	out := make([][]load.Result, len(list))
 	for round := -1; round < n; round++ {
 		for i, c := range list {
+			profiled := func() {}
+			if round == n-1 {
+				profiled = e.profile(targets[i])
+			}
 			r, err := f(c, round < 0)
+			profiled()
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", targets[i].Name(), err)
 			}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ type parley struct {
 	seed    []byte // of the key that signs tokens
 	signer  *token.Signer
 	tokens  sync.Map // user → access token
+	admin   map[string]string
 	settled func(context.Context) error
 	before  []func() // to do before the processes are stopped
 	after   []func() // to do when they have ended
@@ -46,7 +48,7 @@ type parley struct {
 func Parley(o Options, v Variant) (_ Target, err error) {
 	seed := make([]byte, ed25519.SeedSize)
 	_, _ = rand.Read(seed) // it never fails
-	p := &parley{name: v.Label, group: proc.NewGroup(o.Work), seed: seed, signer: token.NewSigner(ed25519.NewKeyFromSeed(seed))}
+	p := &parley{name: v.Label, group: proc.NewGroup(o.Work), admin: map[string]string{}, seed: seed, signer: token.NewSigner(ed25519.NewKeyFromSeed(seed))}
 	p.settled = p.quiet
 	defer func() {
 		if err != nil {
@@ -115,20 +117,34 @@ func (p *parley) startServices(o Options, v Variant, env []string) error {
 
 // startService starts one of the services behind the gateway and waits until it is ready.
 func (p *parley) startService(o Options, name string, env []string) error {
+	addr, env, err := p.adminOf(name, env)
+	if err != nil {
+		return err
+	}
+	s, err := p.group.Start(proc.Spec{Name: name, Path: filepath.Join(o.Bin, name), Dir: o.Work, Env: env})
+	if err != nil {
+		return err
+	}
+	return s.Wait(name+" is ready", startTimeout, func() error { return ready("http://" + addr + "/readyz") })
+}
+
+// adminOf gives a process a private port, for its profiles.
+func (p *parley) adminOf(name string, env []string) (string, []string, error) {
 	port, err := proc.FreePort()
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	admin := fmt.Sprintf("127.0.0.1:%d", port)
-	s, err := p.group.Start(proc.Spec{Name: name, Path: filepath.Join(o.Bin, name), Dir: o.Work, Env: append(env, "PARLEY_ADMIN="+admin)})
-	if err != nil {
-		return err
-	}
-	return s.Wait(name+" is ready", startTimeout, func() error { return ready("http://" + admin + "/readyz") })
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	p.admin[name] = addr
+	return addr, append(slices.Clip(env), "PARLEY_ADMIN="+addr), nil
 }
 
 // startDoor starts a process that accepts clients.
 func (p *parley) startDoor(name string, o Options, env []string) error {
+	_, env, err := p.adminOf(name, env)
+	if err != nil {
+		return err
+	}
 	port, err := proc.FreePort()
 	if err != nil {
 		return err
@@ -145,6 +161,10 @@ func (p *parley) startDoor(name string, o Options, env []string) error {
 // startAllInOne starts `parley serve` once to make its database, and again when the accounts are in it.
 func (p *parley) startAllInOne(o Options, env []string) error {
 	data := filepath.Join(o.Work, "data")
+	_, env, err := p.adminOf("parley", env)
+	if err != nil {
+		return err
+	}
 	port, err := proc.FreePort()
 	if err != nil {
 		return err
@@ -196,6 +216,9 @@ func (p *parley) Name() string              { return p.name }
 func (p *parley) Doors() int                { return len(p.doors) }
 func (p *parley) Servers() *proc.Group      { return p.group }
 func (p *parley) Front(d int) *proc.Process { return p.doors[d].p }
+
+// Admin implements Profiled.
+func (p *parley) Admin() map[string]string { return p.admin }
 
 // Addr implements HTTP.
 func (p *parley) Addr(d int) string { return p.doors[d].addr }

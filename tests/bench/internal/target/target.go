@@ -55,6 +55,9 @@ type Target interface {
 // HTTP is a Target whose doors answer plain HTTP as well.
 type HTTP interface{ Addr(door int) string }
 
+// Profiled is a Target some of whose processes serve /debug/pprof: name → host:port.
+type Profiled interface{ Admin() map[string]string }
+
 // Remote is a Target that can be described to another process, which opens connections with Dial.
 type Remote interface{ Remote() json.RawMessage }
 
