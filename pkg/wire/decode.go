@@ -41,7 +41,8 @@ func DecodeFrame(b []byte) (Frame, error) {
 
 // DecodeData reads the data of a frame into v; failures are *Error with code invalid_argument.
 func DecodeData(f Frame, v any) error {
-	if len(f.Data) == 0 {
+	// JSON's null would leave v as it is.
+	if len(f.Data) == 0 || string(f.Data) == "null" {
 		return errBadData
 	}
 	if err := json.Unmarshal(f.Data, v); err != nil {

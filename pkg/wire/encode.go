@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"unicode/utf8"
@@ -9,14 +10,16 @@ import (
 // Encode makes a frame of an event, its data (any JSON-able value, nil for none) and the ID that it answers.
 // The data types of this package cannot fail to encode.
 func Encode(event string, data any, re string) []byte {
-	var raw []byte
-	if data != nil {
-		var err error
-		if raw, err = json.Marshal(data); err != nil {
-			raw, event = []byte(`{"code":"internal","message":"an answer could not be encoded"}`), EvError
-		}
+	if data == nil {
+		return EncodeRaw(event, nil, re)
 	}
-	return EncodeRaw(event, raw, re)
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // rooms read A&B, as AppendMessage writes them
+	if err := enc.Encode(data); err != nil {
+		return EncodeRaw(EvError, []byte(`{"code":"internal","message":"an answer could not be encoded"}`), re)
+	}
+	return EncodeRaw(event, bytes.TrimSuffix(buf.Bytes(), []byte{'\n'}), re)
 }
 
 // EncodeRaw is Encode with data that is JSON already.

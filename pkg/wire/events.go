@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -73,7 +74,14 @@ func (r RoomList) MarshalJSON() ([]byte, error) {
 	if r.All {
 		return []byte(`"*"`), nil
 	}
-	return json.Marshal(r.List)
+	b := []byte{'['}
+	for i, name := range r.List {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = AppendString(b, name)
+	}
+	return append(b, ']'), nil
 }
 
 // UnmarshalJSON reads "*" or a list of strings.
@@ -189,6 +197,8 @@ func (t Timestamp) AppendJSON(b []byte) []byte {
 // MarshalJSON writes the quoted form.
 func (t Timestamp) MarshalJSON() ([]byte, error) { return t.AppendJSON(make([]byte, 0, 26)), nil }
 
+var errYear = errors.New("a year is 0 to 9999")
+
 // UnmarshalJSON reads any RFC 3339 time.
 func (t *Timestamp) UnmarshalJSON(b []byte) error {
 	var s string
@@ -196,7 +206,10 @@ func (t *Timestamp) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	v, err := time.Parse(time.RFC3339Nano, s)
-	t.Time = v.UTC()
+	if v = v.UTC(); err == nil && (v.Year() < 0 || v.Year() > 9999) {
+		err = errYear // the shift to UTC left what RFC 3339 can say
+	}
+	t.Time = v
 	return err
 }
 
