@@ -52,12 +52,15 @@ type Gateway struct {
 	nats  string
 }
 
+// Partitions of every stack: more than one, so that what holds within one only shows.
+const Partitions = 2
+
 // Defaults that suit many tests side by side: limits are not in the way of those that test something else.
 var defaults = map[string]string{
 	"log-level": "info", "admin": "127.0.0.1:0", "http": "127.0.0.1:0",
 	"http-rate": "100000", "http-burst": "100000", "messages-per-minute": "600000", "message-burst": "100000", "frames-per-second": "10000",
 	"login-tries-address": "1000000", "address-connections": "20000", "auth-timeout": "3s", "drain": "1s",
-	"partitions": "2",
+	"partitions": strconv.Itoa(Partitions),
 }
 
 // New starts a deployment and waits until it is ready.
@@ -190,4 +193,13 @@ func (s *Stack) For(t testing.TB) *View { return &View{Stack: s, t: t} }
 type View struct {
 	*Stack
 	t testing.TB
+}
+
+// Outside is a deployment that the test runs itself, behind one address.
+func Outside(t testing.TB, base string) *View {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 16}
+	t.Cleanup(transport.CloseIdleConnections)
+	s := &Stack{t: t, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}, Gateways: []*Gateway{{URL: base}}}
+	return s.For(t)
 }

@@ -176,12 +176,44 @@ func (c *WS) Send(room, content, id string, retry bool) (re string) {
 // MustSend sends a message and waits until it is accepted.
 func (c *WS) MustSend(room, content string) wire.Message {
 	c.t.Helper()
-	re := c.Send(room, content, "", false)
-	f := c.Answer(re)
+	return c.MustSendID(room, content, "")
+}
+
+// MustSendID is MustSend with an id of the client's.
+func (c *WS) MustSendID(room, content, id string) wire.Message {
+	c.t.Helper()
+	f := c.Answer(c.Send(room, content, id, false))
 	if f.Event != wire.EvAccepted {
 		c.t.Fatalf("%q was answered with %s %s", content, f.Event, f.Data)
 	}
 	return Data[wire.Message](c.t, f)
+}
+
+// TrySend is MustSendID for a server that may be going away.
+func (c *WS) TrySend(room, content, id string, retry bool) (wire.Message, error) {
+	re := c.Send(room, content, id, retry)
+	f, err := c.wait(20*time.Second, func(f wire.Frame) bool { return f.Re == re })
+	if err == nil && f.Event != wire.EvAccepted {
+		err = fmt.Errorf("answered with %s %s", f.Event, f.Data)
+	}
+	if err != nil {
+		return wire.Message{}, err
+	}
+	return Data[wire.Message](c.t, f), nil
+}
+
+// TryJoined is Joined for a server that may be going away.
+func (u *User) TryJoined(base string) (*WS, error) {
+	c, _, err := DialWS(u.v.t, base, DialOptions{Token: u.Tokens.AccessToken})
+	if err != nil {
+		return nil, err
+	}
+	c.Say(wire.EvJoin, map[string]any{"rooms": "*"})
+	if _, err := c.wait(20*time.Second, func(f wire.Frame) bool { return f.Event == wire.EvCaughtUp }); err != nil {
+		c.Drop()
+		return nil, err
+	}
+	return c, nil
 }
 
 // Answer waits for the one frame that answers the frame re.
@@ -227,25 +259,34 @@ func (c *WS) Message(content string) wire.Message {
 // ExpectIn waits for a frame that ok accepts.
 func (c *WS) ExpectIn(within time.Duration, what string, ok func(wire.Frame) bool) wire.Frame {
 	c.t.Helper()
+	f, err := c.wait(within, ok)
+	if err != nil {
+		c.t.Fatalf("no %s: %v; the last frames: %s", what, err, c.tail())
+	}
+	return f
+}
+
+func (c *WS) wait(within time.Duration, ok func(wire.Frame) bool) (wire.Frame, error) {
 	timeout := time.After(within)
-	for {
+	for seen := 0; ; {
 		c.mu.Lock()
-		for i, f := range c.frames {
-			if !c.taken[i] && ok(f) {
-				c.taken[i] = true
+		for ; seen < len(c.frames); seen++ {
+			if !c.taken[seen] && ok(c.frames[seen]) {
+				c.taken[seen] = true
+				f := c.frames[seen]
 				c.mu.Unlock()
-				return f
+				return f, nil
 			}
 		}
 		more, end := c.more, c.end
 		c.mu.Unlock()
 		if end != nil {
-			c.t.Fatalf("the connection ended before %s: %v; the last frames: %s", what, end, c.tail())
+			return wire.Frame{}, fmt.Errorf("the connection ended: %w", end)
 		}
 		select {
 		case <-more:
 		case <-timeout:
-			c.t.Fatalf("not within %s: %s; the last frames: %s", within, what, c.tail())
+			return wire.Frame{}, fmt.Errorf("nothing within %s", within)
 		}
 	}
 }
