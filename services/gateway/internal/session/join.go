@@ -370,7 +370,7 @@ func (r *reader) readBetween(from, to []int64) (pages int, ok bool) {
 
 // read sends all pages of item, each when the one before has left. ok is false when the session has ended.
 func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok bool) {
-	wait := 50 * time.Millisecond
+	wait := 10 * time.Millisecond
 	for {
 		timeout := catchUpTimeout
 		if !r.live {
