@@ -1,0 +1,310 @@
+// Package directory decides, at a gateway, who may talk to whom: it knows the registered form of names and the relations
+// of the users who are connected here, both as auth has them. What it knows is at most about a minute old, and is
+// used for longer only while auth cannot be reached: chat goes on then.
+package directory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/subject"
+	"parley/pkg/wire"
+)
+
+// Client asks auth; *bus.RPC does. Every call must end within a few seconds.
+type Client interface {
+	AuthResolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error)
+	AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error)
+	AuthDirectory(ctx context.Context) (api.DirectoryResponse, error)
+}
+
+// Subscriber brings auth's events; *bus.Bus does.
+type Subscriber interface {
+	Subscribe(subject string, f func(body []byte)) (unsubscribe func(), err error)
+	OnReconnect(f func())
+}
+
+// Config of the caches.
+type Config struct {
+	Names int `cfg:"names-cached" default:"65536" help:"spellings of user names that a gateway remembers"`
+}
+
+// times are fields so that tests need not wait for them.
+type times struct {
+	fresh    time.Duration // how long the answer about a name is good
+	negative time.Duration // the same of "nobody has it"
+	patience time.Duration // how long a message waits for a fresh answer while there is an old one
+	refresh  time.Duration // between two looks at the directory
+	spread   time.Duration // over which a refresh of all relations is spread; with refresh it bounds their age
+	retry    time.Duration // after a failure
+	away     time.Duration // after a failure nobody else tries for so long
+	call     time.Duration // at most for one call
+}
+
+var defaults = times{
+	fresh: time.Minute, negative: 5 * time.Second, patience: 250 * time.Millisecond,
+	refresh: 30 * time.Second, spread: 25 * time.Second, retry: time.Second, away: time.Second, call: 5 * time.Second,
+}
+
+const (
+	maxEvents = 4096 // that wait; when there are more everything is read again
+	maxCalls  = 16   // relations that are asked for at a time
+	maxAsked  = 64   // names that are asked for at a time
+	// maxReleased is how many users are remembered who left: should auth be away when they come back, this is what is known.
+	maxReleased = 8192
+)
+
+// Directory is safe for concurrent use.
+type Directory struct {
+	client Client
+	sub    Subscriber
+	log    *slog.Logger
+	times  times
+	m      metrics
+
+	base   context.Context // of calls that several wait for
+	cancel context.CancelFunc
+
+	mode     atomic.Pointer[api.Mode]
+	version  atomic.Int64 // of all relations, as the last look said
+	small    atomic.Pointer[list]
+	awayTill atomic.Int64 // Unix ns
+
+	names *lru.Cache[string, name]
+	calls singleflight.Group
+	slots chan struct{}
+
+	held     sync.Map // user → *entry
+	mu       sync.Mutex
+	released *lru.Cache[string, *relations]
+	queue    []*entry // to be loaded now
+	workers  int
+	failed   map[*entry]struct{}
+
+	events   chan api.DirectoryEvent
+	again    chan struct{} // one token: look now
+	watchers []func(api.DirectoryEvent)
+}
+
+type metrics struct {
+	lookups   *prometheus.CounterVec
+	unchecked prometheus.Counter
+}
+
+// list is a whole directory; it is replaced, never changed.
+type list struct {
+	names  []string          // sorted
+	folded map[string]string // to registered
+	exact  map[string]struct{}
+	limit  int
+}
+
+// New makes a Directory that knows nothing yet; Run fills it.
+func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Directory {
+	if cfg.Names < 1 {
+		cfg.Names = 65536
+	}
+	d := &Directory{
+		client: client, sub: sub, log: log, times: defaults, slots: make(chan struct{}, maxAsked), failed: map[*entry]struct{}{},
+		events: make(chan api.DirectoryEvent, maxEvents), again: make(chan struct{}, 1),
+	}
+	d.base, d.cancel = context.WithCancel(context.Background())
+	d.names, _ = lru.New[string, name](cfg.Names) // it fails for sizes below 1 only
+	d.released, _ = lru.New[string, *relations](maxReleased)
+	unknown := api.Mode("")
+	d.mode.Store(&unknown)
+	d.m.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_gateway_names_asked_total", Help: "Questions to auth about a name, by answer."}, []string{"outcome"})
+	for _, o := range []string{"ok", "unknown", "unavailable"} {
+		d.m.lookups.WithLabelValues(o)
+	}
+	d.m.unchecked = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_gateway_unchecked_total", Help: "Permissions given without knowing who blocked whom, because auth was away."})
+	reg.MustRegister(d.m.lookups, d.m.unchecked)
+	return d
+}
+
+// OnChange calls fn for every event of auth, from one goroutine, after this Directory knows the change. Call it before Run.
+func (d *Directory) OnChange(fn func(api.DirectoryEvent)) { d.watchers = append(d.watchers, fn) }
+
+// Mode is "" until auth has said it.
+func (d *Directory) Mode() api.Mode { return *d.mode.Load() }
+
+// SmallDirectory is everybody, sorted by code point, while everybody is everybody's contact and they are few. The caller
+// must not change it.
+func (d *Directory) SmallDirectory() (names []string, ok bool) {
+	l := d.small.Load()
+	if l == nil || d.Mode() != api.Everyone {
+		return nil, false
+	}
+	return l.names, true
+}
+
+// Run keeps everything fresh until ctx ends.
+func (d *Directory) Run(ctx context.Context) error {
+	defer d.cancel()
+	unsubscribe, err := d.sub.Subscribe(subject.DirectoryEvents, d.event)
+	if err != nil {
+		return fmt.Errorf("follow the directory: %w", err)
+	}
+	defer unsubscribe()
+	d.sub.OnReconnect(d.look) // events were missed meanwhile
+
+	var wg sync.WaitGroup
+	wg.Go(func() { d.follow(ctx) })
+	defer wg.Wait()
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := time.NewTicker(d.times.retry)
+	defer retry.Stop()
+	var stale []*entry // whose relations are to be read again, some at each tick
+	share := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.again:
+			timer.Reset(0)
+		case <-retry.C:
+			d.retryFailed()
+			n := min(share, len(stale))
+			for _, e := range stale[:n] {
+				d.load(e)
+			}
+			stale = stale[n:]
+		case <-timer.C:
+			if err := d.refresh(ctx); err != nil {
+				if ctx.Err() == nil {
+					d.log.Warn("the directory could not be read; going on with what is known", "error", err)
+				}
+				timer.Reset(d.times.retry)
+				continue
+			}
+			stale = d.outdated()
+			ticks := max(1, int(d.times.spread/d.times.retry))
+			share = (len(stale) + ticks - 1) / ticks
+			// Gateways that started together must not ask together for ever.
+			timer.Reset(d.times.refresh - time.Duration(rand.Int64N(int64(d.times.refresh)/5+1)))
+		}
+	}
+}
+
+// look makes Run read the directory now.
+func (d *Directory) look() {
+	select {
+	case d.again <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Directory) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.times.call)
+	defer cancel()
+	r, err := d.client.AuthDirectory(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the directory: %w", err)
+	}
+	d.mode.Store(&r.Mode)
+	d.version.Store(r.Version)
+	if r.Total > r.Limit || len(r.Usernames) != r.Total {
+		d.small.Store(nil)
+		return nil
+	}
+	d.small.Store(newList(r.Usernames, r.Limit))
+	return nil
+}
+
+func newList(names []string, limit int) *list {
+	l := &list{names: slices.Clone(names), folded: make(map[string]string, len(names)), exact: make(map[string]struct{}, len(names)), limit: limit}
+	slices.Sort(l.names)
+	for _, n := range l.names {
+		l.folded[room.Fold(n)] = n
+		l.exact[n] = struct{}{}
+	}
+	return l
+}
+
+// event takes an event in; it does not block.
+func (d *Directory) event(body []byte) {
+	var e api.DirectoryEvent
+	if err := json.Unmarshal(body, &e); err != nil || e.Username == "" {
+		d.log.Error("an event of the directory could not be read", "error", err)
+		return
+	}
+	select {
+	case d.events <- e:
+	default:
+		d.look()
+	}
+}
+
+// follow brings events in, one after the other.
+func (d *Directory) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-d.events:
+			d.apply(e)
+			for _, fn := range d.watchers {
+				fn(e)
+			}
+		}
+	}
+}
+
+func (d *Directory) apply(e api.DirectoryEvent) {
+	switch e.Kind {
+	case api.EventRegistered:
+		d.names.Add(e.Username, name{registered: e.Username, at: time.Now()})
+		if l := d.small.Load(); l != nil {
+			if _, ok := l.exact[e.Username]; !ok {
+				next := newList(append(slices.Clone(l.names), e.Username), l.limit)
+				if len(next.names) > next.limit {
+					next = nil
+				}
+				d.small.CompareAndSwap(l, next) // a look meanwhile knows better
+			}
+		}
+	case api.EventErased:
+		d.forget(e.Username)
+		if l := d.small.Load(); l != nil {
+			d.small.CompareAndSwap(l, newList(slices.DeleteFunc(slices.Clone(l.names), func(n string) bool { return n == e.Username }), l.limit))
+		}
+		d.reload(e.Username)
+	default:
+		for _, u := range []string{e.Username, e.Peer} {
+			if u != "" {
+				d.reload(u)
+			}
+		}
+	}
+}
+
+// available reports whether asking auth has a chance: after a failure nobody waits for it for a moment.
+func (d *Directory) available() bool { return time.Now().UnixNano() >= d.awayTill.Load() }
+
+// asked takes note of how a question to auth ended. Answers, also bad ones, come from an auth that is there.
+func (d *Directory) asked(err error) {
+	if err != nil && isUnavailable(err) {
+		d.awayTill.Store(time.Now().Add(d.times.away).UnixNano())
+	}
+}
+
+func isUnavailable(err error) bool {
+	var e *wire.Error
+	return !errors.As(err, &e) || e.Code == wire.Unavailable || e.Code == wire.Internal
+}

@@ -1,0 +1,522 @@
+package directory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/testx"
+	"parley/pkg/wire"
+)
+
+func TestMain(m *testing.M) { testx.Main(m) }
+
+// fakeAuth is an auth whose users and outages the test decides about.
+type fakeAuth struct {
+	mu        sync.Mutex
+	mode      api.Mode
+	limit     int
+	version   int64
+	users     []string
+	relations map[string]api.Relations
+	away      bool
+	hang      chan struct{} // while not nil, calls wait for it to be closed
+
+	resolves, loads, looks atomic.Int64
+
+	on        func([]byte)
+	reconnect func()
+}
+
+func (a *fakeAuth) begin(ctx context.Context) error {
+	a.mu.Lock()
+	hang, away := a.hang, a.away
+	a.mu.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return api.ErrUnavailable
+		}
+	}
+	if away {
+		return api.ErrUnavailable
+	}
+	return nil
+}
+
+func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error) {
+	a.resolves.Add(1)
+	if err := a.begin(ctx); err != nil {
+		return api.ResolveResponse{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]string, len(req.Names))
+	for i, n := range req.Names {
+		for _, u := range a.users {
+			if room.Fold(u) == room.Fold(n) {
+				out[i] = u
+			}
+		}
+	}
+	return api.ResolveResponse{Usernames: out}, nil
+}
+
+func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error) {
+	a.loads.Add(1)
+	if err := a.begin(ctx); err != nil {
+		return api.Relations{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Contains(a.users, req.Username) {
+		return api.Relations{}, wire.E(wire.UnknownUser, "no")
+	}
+	r := a.relations[req.Username]
+	r.Mode, r.Version = a.mode, a.version
+	r.Contacts, r.Blocked, r.BlockedBy = slices.Clone(r.Contacts), slices.Clone(r.Blocked), slices.Clone(r.BlockedBy)
+	return r, nil
+}
+
+func (a *fakeAuth) AuthDirectory(ctx context.Context) (api.DirectoryResponse, error) {
+	defer a.looks.Add(1)
+	if err := a.begin(ctx); err != nil {
+		return api.DirectoryResponse{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := api.DirectoryResponse{Mode: a.mode, Total: len(a.users), Limit: a.limit, Version: a.version}
+	if len(a.users) <= a.limit {
+		r.Usernames = slices.Clone(a.users)
+	}
+	return r, nil
+}
+
+func (a *fakeAuth) Subscribe(_ string, f func([]byte)) (func(), error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.on = f
+	return func() {}, nil
+}
+
+func (a *fakeAuth) OnReconnect(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reconnect = f
+}
+
+func (a *fakeAuth) set(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f()
+}
+
+func (a *fakeAuth) announce(e api.DirectoryEvent) {
+	body, _ := json.Marshal(e)
+	a.mu.Lock()
+	on := a.on
+	a.mu.Unlock()
+	on(body)
+}
+
+// rig runs a Directory on a fakeAuth.
+type rig struct {
+	*Directory
+	t      *testing.T
+	auth   *fakeAuth
+	events chan api.DirectoryEvent
+}
+
+func newRig(t *testing.T, a *fakeAuth, change func(*times)) *rig {
+	t.Helper()
+	if a.limit == 0 {
+		a.limit = 1000
+	}
+	if a.version == 0 {
+		a.version = 1
+	}
+	r := &rig{t: t, auth: a, events: make(chan api.DirectoryEvent, 100)}
+	r.Directory = New(a, a, Config{}, testx.Quiet(), prometheus.NewRegistry())
+	r.times.retry, r.times.away, r.times.patience, r.times.spread = 10*time.Millisecond, 5*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
+	if change != nil {
+		change(&r.times)
+	}
+	r.OnChange(func(e api.DirectoryEvent) { r.events <- e })
+	return r
+}
+
+func (r *rig) run() {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := r.Run(ctx); err != nil {
+			r.t.Error(err)
+		}
+	}()
+	r.t.Cleanup(func() { cancel(); <-done })
+}
+
+// started runs a Directory that has had its first look.
+func started(t *testing.T, a *fakeAuth, change func(*times)) *rig {
+	t.Helper()
+	r := newRig(t, a, change)
+	r.run()
+	testx.Eventually(t, "the mode is known", 5*time.Second, func() bool { return r.Mode() != "" })
+	return r
+}
+
+func (r *rig) change(e api.DirectoryEvent, f func()) {
+	r.t.Helper()
+	r.auth.set(f)
+	r.auth.announce(e)
+	select {
+	case got := <-r.events:
+		if got != e {
+			r.t.Fatalf("event %+v", got)
+		}
+	case <-time.After(5 * time.Second):
+		r.t.Fatal("no event")
+	}
+}
+
+func (r *rig) resolves(spelling, want string) {
+	r.t.Helper()
+	if got, err := r.Resolve(r.t.Context(), spelling); err != nil || got != want {
+		r.t.Fatalf("%q is %q, %v; want %q", spelling, got, err, want)
+	}
+}
+
+func (r *rig) unresolved(spelling string, code wire.Code) {
+	r.t.Helper()
+	got, err := r.Resolve(r.t.Context(), spelling)
+	r.code(code, got, err)
+}
+
+func (r *rig) may(user, peer, want string) {
+	r.t.Helper()
+	if got, err := r.Peer(r.t.Context(), user, peer); err != nil || got != want {
+		r.t.Fatalf("%s to %s: %q, %v; want %q", user, peer, got, err, want)
+	}
+}
+
+func (r *rig) mayNot(user, peer string, code wire.Code) *wire.Error {
+	r.t.Helper()
+	got, err := r.Peer(r.t.Context(), user, peer)
+	return r.code(code, got, err)
+}
+
+func (r *rig) code(code wire.Code, got string, err error) *wire.Error {
+	r.t.Helper()
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Code != code {
+		r.t.Fatalf("%q, %v; want %s", got, err, code)
+	}
+	return e
+}
+
+func TestNames(t *testing.T) {
+	for _, limit := range []int{1, 1000} { // with and without a list of everybody
+		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
+			r := started(t, &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Straße"}, limit: limit}, func(ti *times) { ti.negative = 30 * time.Millisecond })
+			for range 3 {
+				r.resolves("Avi", "Avi")
+				r.resolves("aVI", "Avi")
+				r.resolves("STRASSE", "Straße")
+				r.unresolved("Nobody", wire.UnknownUser)
+			}
+			for _, n := range []string{"", "*", ">", "a&b", "../x", "😀"} {
+				r.unresolved(n, wire.UnknownUser)
+			}
+			if n := r.auth.resolves.Load(); n > 8 {
+				t.Fatalf("asked %d times", n)
+			}
+			r.auth.set(func() { r.auth.users = append(r.auth.users, "Nobody") })
+			testx.Eventually(t, "a new name is found", 5*time.Second, func() bool { n, _ := r.Resolve(t.Context(), "nobody"); return n == "Nobody" })
+		})
+	}
+}
+
+func TestOldNamesAreGoodWhileAuthIsAway(t *testing.T) {
+	r := started(t, &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, limit: 1}, func(ti *times) { ti.fresh = 10 * time.Millisecond })
+	r.resolves("avi", "Avi")
+	r.auth.set(func() { r.auth.away = true })
+	after := time.Now().Add(50 * time.Millisecond)
+	for time.Now().Before(after) {
+		r.resolves("avi", "Avi")
+	}
+	r.unresolved("lisa", wire.Unavailable)
+
+	// An auth that does not answer at all costs a moment.
+	hang := make(chan struct{})
+	r.auth.set(func() { r.auth.away, r.auth.hang = false, hang })
+	for range 5 {
+		r.resolves("avi", "Avi")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	got, err := r.Resolve(ctx, "lisa")
+	r.code(wire.Unavailable, got, err)
+	close(hang)
+	testx.Eventually(t, "auth is asked again", 5*time.Second, func() bool { n, _ := r.Resolve(t.Context(), "lisa"); return n == "Lisa" })
+}
+
+func TestManyAskOnce(t *testing.T) {
+	hang := make(chan struct{})
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, limit: 1}
+	r := started(t, a, nil)
+	a.set(func() { a.hang = hang })
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if n, err := r.Resolve(context.Background(), "avi"); n != "Avi" {
+				t.Errorf("%q, %v", n, err)
+			}
+		})
+	}
+	testx.Eventually(t, "somebody asks", 5*time.Second, func() bool { return a.resolves.Load() > 0 })
+	close(hang)
+	wg.Wait()
+	if n := a.resolves.Load(); n > 5 {
+		t.Fatalf("asked %d times", n)
+	}
+}
+
+func TestEveryone(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Era"}, relations: map[string]api.Relations{}}
+	r := started(t, a, nil)
+	r.Acquire("Avi")
+	r.may("Avi", "lisa", "Lisa")
+	r.may("Lisa", "AVI", "Avi") // not connected here
+	r.mayNot("Avi", "Nobody", wire.UnknownUser)
+	r.mayNot("Avi", "avi", wire.InvalidArgument)
+
+	blocks := api.DirectoryEvent{Kind: api.EventRelations, Username: "Lisa", Peer: "Avi"}
+	r.change(blocks, func() {
+		a.version++
+		a.relations["Avi"] = api.Relations{BlockedBy: []string{"Lisa"}}
+		a.relations["Lisa"] = api.Relations{Blocked: []string{"Avi"}}
+	})
+	r.mayNot("Avi", "Lisa", wire.Forbidden)
+	r.mayNot("Lisa", "Avi", wire.Forbidden)
+	r.may("Avi", "Era", "Era")
+	r.change(blocks, func() { a.version++; clear(a.relations) })
+	r.may("Avi", "Lisa", "Lisa")
+
+	if l, ok := r.SmallDirectory(); !ok || !slices.Equal(l, []string{"Avi", "Era", "Lisa"}) {
+		t.Fatal(l, ok)
+	}
+	r.change(api.DirectoryEvent{Kind: api.EventRegistered, Username: "Bea"}, func() { a.users = append(a.users, "Bea") })
+	if l, ok := r.SmallDirectory(); !ok || !slices.Equal(l, []string{"Avi", "Bea", "Era", "Lisa"}) {
+		t.Fatal(l, ok)
+	}
+	r.change(api.DirectoryEvent{Kind: api.EventErased, Username: "Avi"}, func() { a.users = slices.DeleteFunc(a.users, func(s string) bool { return s == "Avi" }) })
+	if l, ok := r.SmallDirectory(); !ok || !slices.Equal(l, []string{"Bea", "Era", "Lisa"}) {
+		t.Fatal(l, ok)
+	}
+	r.mayNot("Era", "Avi", wire.UnknownUser)
+	r.mayNot("Avi", "Era", wire.Forbidden)
+	r.Release("Avi")
+	if r.entry("Avi") != nil {
+		t.Fatal("a user is held for ever")
+	}
+}
+
+func TestRosterAnswersAlike(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Era", "Bea"}, relations: map[string]api.Relations{
+		"Avi": {Contacts: []string{"Lisa", "Bea"}, BlockedBy: []string{"Bea"}},
+	}}
+	r := started(t, a, nil)
+	r.Acquire("Avi")
+	r.may("Avi", "LISA", "Lisa")
+	unknown, blocked, other := r.mayNot("Avi", "Nobody", wire.Forbidden), r.mayNot("Avi", "Bea", wire.Forbidden), r.mayNot("Avi", "Era", wire.Forbidden)
+	if *unknown != *blocked || *blocked != *other {
+		t.Fatalf("%v, %v, %v", unknown, blocked, other)
+	}
+	if _, ok := r.SmallDirectory(); ok {
+		t.Fatal("everybody is listed in a roster")
+	}
+	if c := r.Contacts("Avi"); !slices.Equal(c, []string{"Bea", "Lisa"}) {
+		t.Fatal(c)
+	}
+	r.change(api.DirectoryEvent{Kind: api.EventContactAdded, Username: "Era", Peer: "Avi"}, func() {
+		a.version++
+		a.relations["Avi"] = api.Relations{Contacts: []string{"Lisa", "Era"}}
+	})
+	r.may("Avi", "era", "Era")
+	if c := r.Contacts("Avi"); !slices.Equal(c, []string{"Era", "Lisa"}) {
+		t.Fatal(c)
+	}
+	if c := r.Contacts("Lisa"); c != nil {
+		t.Fatal(c)
+	}
+}
+
+// Without events, a change is known after a look at the directory; without a change nobody is asked about.
+func TestLostEvents(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{}}
+	r := started(t, a, func(ti *times) { ti.refresh = 10 * time.Millisecond })
+	r.Acquire("Avi")
+	r.may("Avi", "Lisa", "Lisa")
+	testx.Eventually(t, "relations are up to date", 5*time.Second, func() bool { return len(r.outdated()) == 0 })
+	loads, looks := a.loads.Load(), a.looks.Load()
+	testx.Eventually(t, "several looks", 5*time.Second, func() bool { return a.looks.Load() > looks+5 })
+	if n := a.loads.Load(); n != loads {
+		t.Fatalf("%d loads for nothing", n-loads)
+	}
+	a.set(func() {
+		a.version++
+		a.users = append(a.users, "Era")
+		a.relations["Avi"] = api.Relations{BlockedBy: []string{"Lisa"}}
+	})
+	testx.Eventually(t, "the block counts", 5*time.Second, func() bool { _, err := r.Peer(t.Context(), "Avi", "Lisa"); return err != nil })
+	testx.Eventually(t, "the new user is listed", 5*time.Second, func() bool { l, _ := r.SmallDirectory(); return len(l) == 3 })
+}
+
+func TestAReconnectLooksAtOnce(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi"}}
+	r := started(t, a, nil)
+	looks := a.looks.Load()
+	a.reconnect()
+	testx.Eventually(t, "a look", 5*time.Second, func() bool { return a.looks.Load() > looks })
+	_ = r
+}
+
+func TestChatGoesOnWithoutAuth(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Era", "Bea"}, relations: map[string]api.Relations{
+		"Avi": {Blocked: []string{"Bea"}}, "Bea": {BlockedBy: []string{"Avi"}},
+	}}
+	r := started(t, a, func(ti *times) { ti.refresh = 10 * time.Millisecond })
+	r.Acquire("Avi")
+	r.may("Avi", "Lisa", "Lisa")
+	a.set(func() { a.away = true })
+	looks := a.looks.Load()
+	testx.Eventually(t, "looks fail", 5*time.Second, func() bool { return a.looks.Load() > looks+2 })
+	r.may("Avi", "era", "Era")
+	r.mayNot("Avi", "Bea", wire.Forbidden)
+	// Who comes now is let through, but for what is known of the other side.
+	r.Acquire("Lisa")
+	r.may("Lisa", "Avi", "Avi")
+	r.Acquire("Bea")
+	r.mayNot("Bea", "Avi", wire.Forbidden)
+	// Who leaves and comes back is remembered.
+	r.Release("Avi")
+	r.mayNot("Bea", "Avi", wire.Forbidden)
+	r.Acquire("Avi")
+	r.mayNot("Avi", "Bea", wire.Forbidden)
+
+	a.set(func() { a.away = false; a.version++; a.relations["Lisa"] = api.Relations{BlockedBy: []string{"Era"}} })
+	testx.Eventually(t, "the block counts when auth is back", 5*time.Second, func() bool { _, err := r.Peer(t.Context(), "Lisa", "Era"); return err != nil })
+}
+
+func TestConsentIsNotAssumed(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Lisa"}}}}
+	r := started(t, a, nil)
+	a.set(func() { a.away = true })
+	r.Acquire("Avi")
+	r.mayNot("Avi", "Lisa", wire.Unavailable)
+	a.set(func() { a.away = false })
+	testx.Eventually(t, "the contact is known", 5*time.Second, func() bool { n, _ := r.Peer(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
+}
+
+func TestNobodyKnowsAnythingBeforeTheFirstAnswer(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, away: true}
+	r := newRig(t, a, nil)
+	r.run()
+	r.Acquire("Avi")
+	r.mayNot("Avi", "Lisa", wire.Unavailable)
+	a.set(func() { a.away = false })
+	testx.Eventually(t, "it heals", 5*time.Second, func() bool { n, _ := r.Peer(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
+}
+
+// The first message waits for the answer of auth; it is not let through before.
+func TestTheFirstMessageWaits(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {BlockedBy: []string{"Lisa"}}}}
+	r := started(t, a, nil)
+	hang := make(chan struct{})
+	a.set(func() { a.hang = hang })
+	r.Acquire("Avi")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	got, err := r.Peer(ctx, "Avi", "Lisa")
+	r.code(wire.Unavailable, got, err)
+	result := make(chan error, 1)
+	go func() { _, err := r.Peer(context.Background(), "Avi", "Lisa"); result <- err }()
+	close(hang)
+	r.code(wire.Forbidden, "", <-result)
+}
+
+// A user whom more block than one answer names.
+func TestManyBlocks(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Era"}, relations: map[string]api.Relations{
+		"Avi": {BlockedByMore: true}, "Lisa": {Blocked: []string{"Avi"}},
+	}}
+	r := started(t, a, nil)
+	r.Acquire("Avi")
+	r.mayNot("Avi", "Lisa", wire.Forbidden)
+	r.may("Avi", "Era", "Era")
+}
+
+// Many users come at once, while auth is away, and leave in the middle.
+func TestManyUsers(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, limit: 10, away: true}
+	r := newRig(t, a, nil)
+	for i := range 2000 {
+		a.users = append(a.users, fmt.Sprint("u", i))
+	}
+	r.run()
+	for _, u := range a.users {
+		r.Acquire(u)
+		r.Acquire(u)
+	}
+	for i, u := range a.users {
+		r.Release(u)
+		if i%2 == 0 {
+			r.Release(u)
+		}
+	}
+	a.set(func() { a.away = false })
+	testx.Eventually(t, "all relations are known", 20*time.Second, func() bool { return r.Mode() != "" && len(r.outdated()) == 0 })
+	held := 0
+	r.held.Range(func(_, _ any) bool { held++; return true })
+	if held != 1000 {
+		t.Fatalf("%d users are held", held)
+	}
+	for _, u := range a.users {
+		r.Release(u)
+		r.Release(u)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failed) != 0 || r.released.Len() > maxReleased {
+		t.Fatalf("%d failed, %d released", len(r.failed), r.released.Len())
+	}
+}
+
+func BenchmarkPeer(b *testing.B) {
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, limit: 1, version: 1}
+	d := New(a, a, Config{}, testx.Quiet(), prometheus.NewRegistry())
+	b.Cleanup(d.cancel)
+	d.Acquire("Avi")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := d.Peer(context.Background(), "Avi", "Lisa"); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}

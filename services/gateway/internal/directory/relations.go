@@ -1,0 +1,318 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"parley/pkg/api"
+	"parley/pkg/wire"
+)
+
+// entry is one user who is connected here.
+type entry struct {
+	user   string
+	refs   int  // under Directory.mu
+	queued bool // under Directory.mu
+
+	loading sync.Mutex // held by the one who asks auth, so that an old answer never follows a younger one
+	rel     atomic.Pointer[relations]
+	tried   chan struct{} // closed after the first try, successful or not, since the user connected
+	once    sync.Once
+	done    atomic.Bool // tried is closed
+}
+
+// relations are replaced, never changed. Sorted lists take less memory than sets, and there is one a user.
+type relations struct {
+	version  int64
+	mode     api.Mode
+	disabled bool
+	contacts []string
+	blocked  []string // either way
+	more     bool     // blocked is not complete: the other one's lists must be looked at as well
+}
+
+var (
+	errForbidden = wire.E(wire.Forbidden, "you cannot talk to this user")
+	errSelf      = wire.E(wire.InvalidArgument, "there is no room with oneself")
+)
+
+// Acquire says that a session of user opened: the user's relations are fetched and kept fresh. It does not wait.
+func (d *Directory) Acquire(user string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.acquire(user)
+}
+
+func (d *Directory) acquire(user string) *entry {
+	if v, ok := d.held.Load(user); ok {
+		e := v.(*entry) //nolint:forcetypeassert // held has nothing else
+		e.refs++
+		return e
+	}
+	e := &entry{user: user, refs: 1, tried: make(chan struct{})}
+	if old, ok := d.released.Get(user); ok {
+		d.released.Remove(user)
+		e.rel.Store(old)
+	}
+	d.held.Store(user, e)
+	d.enqueue(e)
+	return e
+}
+
+// Release takes an Acquire back.
+func (d *Directory) Release(user string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v, ok := d.held.Load(user)
+	if !ok {
+		return
+	}
+	e := v.(*entry) //nolint:forcetypeassert // held has nothing else
+	if e.refs--; e.refs > 0 {
+		return
+	}
+	d.held.Delete(user)
+	delete(d.failed, e)
+	if rel := e.rel.Load(); rel != nil {
+		d.released.Add(user, rel)
+	}
+}
+
+func (d *Directory) entry(user string) *entry {
+	v, ok := d.held.Load(user)
+	if !ok {
+		return nil
+	}
+	return v.(*entry) //nolint:forcetypeassert // held has nothing else
+}
+
+// Peer gives the registered form of a name that user may talk to. Errors are *wire.Error. Among everybody: unknown_user, or
+// forbidden when one blocked the other. In a roster: forbidden for whoever is not a contact, whatever the reason.
+func (d *Directory) Peer(ctx context.Context, user, spelling string) (string, error) {
+	registered, err := d.Resolve(ctx, spelling)
+	if err != nil {
+		var e *wire.Error
+		if d.Mode() == api.Roster && errors.As(err, &e) && e.Code == wire.UnknownUser {
+			return "", errForbidden
+		}
+		return "", err
+	}
+	if registered == user {
+		return "", errSelf
+	}
+	e := d.entry(user)
+	if e == nil { // not connected here
+		d.mu.Lock()
+		e = d.acquire(user)
+		d.mu.Unlock()
+		defer d.Release(user)
+	}
+	rel, err := e.wait(ctx)
+	if err != nil {
+		return "", err
+	}
+	if rel == nil {
+		return registered, d.unchecked(user, registered)
+	}
+	if rel.disabled || contains(rel.blocked, registered) || rel.mode == api.Roster && !contains(rel.contacts, registered) {
+		return "", errForbidden
+	}
+	if rel.more {
+		blocks, err := d.blocks(ctx, registered, user)
+		if err != nil {
+			return "", err
+		}
+		if blocks {
+			return "", errForbidden
+		}
+	}
+	return registered, nil
+}
+
+// wait gives what is known after auth was asked at least once since the user came; nil when nothing is.
+func (e *entry) wait(ctx context.Context) (*relations, error) {
+	if !e.done.Load() {
+		select {
+		case <-e.tried:
+		case <-ctx.Done():
+			return nil, api.ErrUnavailable
+		}
+	}
+	return e.rel.Load(), nil
+}
+
+// unchecked decides about a user of whom nothing is known, because auth is away since before they came. Consent cannot
+// be assumed. Among everybody, chat goes on: what is known of the peer still counts.
+func (d *Directory) unchecked(user, peer string) error {
+	if d.Mode() != api.Everyone {
+		return api.ErrUnavailable
+	}
+	var rel *relations
+	if e := d.entry(peer); e != nil {
+		rel = e.rel.Load()
+	} else {
+		rel, _ = d.released.Peek(peer)
+	}
+	if rel != nil && contains(rel.blocked, user) {
+		return errForbidden
+	}
+	d.m.unchecked.Inc()
+	return nil
+}
+
+// blocks asks whether peer and user block each other, for a user whom too many block.
+func (d *Directory) blocks(ctx context.Context, peer, user string) (bool, error) {
+	d.mu.Lock()
+	e := d.acquire(peer)
+	d.mu.Unlock()
+	defer d.Release(peer)
+	rel, err := e.wait(ctx)
+	if err == nil && rel == nil {
+		err = api.ErrUnavailable
+	}
+	return rel != nil && contains(rel.blocked, user), err
+}
+
+// Contacts of a connected user, sorted by code point, in a roster; nil while they are not known. The caller must not change them.
+func (d *Directory) Contacts(user string) []string {
+	if e := d.entry(user); e != nil {
+		if rel := e.rel.Load(); rel != nil {
+			return rel.contacts
+		}
+	}
+	return nil
+}
+
+// load has the relations of a user read soon.
+func (d *Directory) load(e *entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.enqueue(e)
+}
+
+// enqueue needs mu. The queue has each connected user at most once.
+func (d *Directory) enqueue(e *entry) {
+	if e.queued || e.refs < 1 {
+		return
+	}
+	e.queued = true
+	d.queue = append(d.queue, e)
+	if d.workers < maxCalls {
+		d.workers++
+		go d.work()
+	}
+}
+
+// work loads until nothing is left to load.
+func (d *Directory) work() {
+	for {
+		d.mu.Lock()
+		if len(d.queue) == 0 {
+			d.workers--
+			d.queue = nil
+			d.mu.Unlock()
+			return
+		}
+		e := d.queue[0]
+		d.queue[0] = nil
+		d.queue = d.queue[1:]
+		e.queued = false
+		gone := e.refs < 1
+		d.mu.Unlock()
+		if gone {
+			e.finish()
+			continue
+		}
+		d.fetch(e)
+	}
+}
+
+// fetch asks auth for the relations of a user; without an answer it is tried again soon.
+func (d *Directory) fetch(e *entry) {
+	defer e.finish()
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	err := error(api.ErrUnavailable)
+	var r api.Relations
+	if d.available() {
+		ctx, cancel := context.WithTimeout(d.base, d.times.call)
+		r, err = d.client.AuthRelations(ctx, api.RelationsRequest{Username: e.user})
+		cancel()
+		d.asked(err)
+	}
+	var we *wire.Error
+	switch {
+	case err == nil:
+		e.rel.Store(newRelations(r))
+		d.mode.Store(&r.Mode)
+	case errors.As(err, &we) && we.Code == wire.UnknownUser: // erased
+		e.rel.Store(&relations{disabled: true, mode: d.Mode(), version: d.version.Load()})
+	default:
+		d.mu.Lock()
+		if e.refs > 0 {
+			d.failed[e] = struct{}{}
+		}
+		d.mu.Unlock()
+	}
+}
+
+func (e *entry) finish() {
+	e.once.Do(func() {
+		e.done.Store(true)
+		close(e.tried)
+	})
+}
+
+func newRelations(r api.Relations) *relations {
+	rel := &relations{version: r.Version, mode: r.Mode, disabled: r.Disabled, more: r.BlockedByMore, contacts: r.Contacts}
+	if r.Mode == api.Roster && rel.contacts == nil {
+		rel.contacts = []string{}
+	}
+	slices.Sort(rel.contacts)
+	if len(r.Blocked)+len(r.BlockedBy) > 0 {
+		rel.blocked = slices.Concat(r.Blocked, r.BlockedBy)
+		slices.Sort(rel.blocked)
+	}
+	return rel
+}
+
+func contains(sorted []string, s string) bool {
+	_, ok := slices.BinarySearch(sorted, s)
+	return ok
+}
+
+// reload reads a user's relations after they changed, and forgets those of one who is not connected.
+func (d *Directory) reload(user string) {
+	if e := d.entry(user); e != nil {
+		d.fetch(e)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.released.Remove(user)
+}
+
+// retryFailed loads again what failed. While auth is away the first failure makes the others fail at once.
+func (d *Directory) retryFailed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for e := range d.failed {
+		delete(d.failed, e)
+		d.enqueue(e)
+	}
+}
+
+// outdated are those whose relations may have changed since they were read.
+func (d *Directory) outdated() (list []*entry) {
+	now := d.version.Load()
+	d.held.Range(func(_, v any) bool {
+		e := v.(*entry) //nolint:forcetypeassert // held has nothing else
+		if rel := e.rel.Load(); rel == nil || rel.version != now || now == 0 {
+			list = append(list, e)
+		}
+		return true
+	})
+	return list
+}
