@@ -83,7 +83,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.confirmer = bus.NewConfirmer(rpc.HistoryConfirm, deps.Log, deps.Registry)
 	s.verifier = access.New(s.bus, deps.Log, deps.Registry)
 	s.directory = directory.New(rpc, s.bus, cfg.Directory, deps.Log, deps.Registry)
-	s.presence = presence.New(presenceClient{rpc}, s.bus, cfg.Presence, deps.Log, deps.Registry)
+	s.presence = presence.New(rpc, s.bus, cfg.Presence, deps.Log, deps.Registry)
 	s.hub = session.NewHub(cfg.Session, session.Deps{
 		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(rpc.HistoryCatchUp),
 		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc,

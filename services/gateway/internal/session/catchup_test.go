@@ -360,7 +360,17 @@ func (w *world) verify(l *wireLog, user string, since map[room.Room]int64, rooms
 		}
 	}
 	w.mu.Unlock()
-	testx.Eventually(w.t, "all messages arrive", 10*time.Second, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.messages) >= len(want) })
+	testx.Eventually(w.t, "all messages arrive", 10*time.Second, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		n := 0
+		for _, m := range l.messages {
+			if want[m.ID] {
+				n++
+			}
+		}
+		return n >= len(want)
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	got := map[string]bool{}
@@ -371,6 +381,11 @@ func (w *world) verify(l *wireLog, user string, since map[room.Room]int64, rooms
 		}
 		got[m.ID] = true
 		if !want[m.ID] {
+			// A live copy that reaches this gateway after a client that has seen the message elsewhere.
+			if rm, _ := room.Parse(m.Room); rm.Has(user) && m.Seq <= since[rm] {
+				delete(got, m.ID)
+				continue
+			}
 			w.t.Fatalf("unexpected: %+v", m)
 		}
 		if m.Seq < last[m.Room] && !m.Late {
