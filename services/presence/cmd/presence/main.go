@@ -30,9 +30,11 @@ func run() error {
 	logging.Disable() // go-redis' own lines about failed connections; the service reports failures itself
 	ctx, stop := lifecycle.Signals()
 	defer stop()
-	svc, err := presence.New(cfg, presence.Deps{Log: cfg.Obs.Logger("presence"), Registry: obs.NewRegistry()})
+	log := cfg.Obs.Logger("presence")
+	svc, err := presence.New(cfg, presence.Deps{Log: log, Registry: obs.NewRegistry()})
 	if err != nil {
 		return err
 	}
+	log.Info("presence starts", "admin", svc.AdminAddr())
 	return svc.Run(ctx)
 }
