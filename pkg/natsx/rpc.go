@@ -60,6 +60,7 @@ func Typed[Req, Resp any](f func(context.Context, Req) (Resp, error)) Handler {
 
 // Service is a set of request handlers that runs on one connection.
 type Service struct {
+	nc     *nats.Conn
 	svc    micro.Service
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -90,7 +91,7 @@ func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logge
 		return nil, fmt.Errorf("register the service %s: %w", name, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{svc: svc, cancel: cancel}
+	s := &Service{nc: nc, svc: svc, cancel: cancel}
 	slots := make(chan struct{}, concurrency)
 	for subject, h := range handlers {
 		ep := strings.ReplaceAll(strings.TrimPrefix(subject, "svc."), ".", "_")
@@ -163,6 +164,10 @@ func respondError(nc *nats.Conn, reply string, e *wire.Error) {
 // Stop takes no more requests, waits for those that run until ctx ends, then cuts them.
 func (s *Service) Stop(ctx context.Context) {
 	_ = s.svc.Stop()
+	if s.nc.IsConnected() {
+		// Until the server knows, it sends requests here that another process could serve; they are served still.
+		_ = s.nc.FlushTimeout(2 * time.Second)
+	}
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()

@@ -8,7 +8,7 @@ require (
 	golang.org/x/crypto v0.58.0
 	golang.org/x/text v0.43.0
 	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0-00010101000000-000000000000
+	parley/pkg/testx v0.0.0
 )
 
 require (
