@@ -1,9 +1,11 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,25 +102,39 @@ func behind(list []load.Result) string {
 	return report.Seconds(median(list, func(r load.Result) time.Duration { return r.Behind }))
 }
 
-// parts is where the CPU went, the most expensive process first.
+// parts is where the CPU of several runs went.
 func parts(list []load.Result) string {
 	sum := map[string]time.Duration{}
 	var sent int64
 	for _, r := range list {
 		sent += r.Sent
 		for name, cpu := range r.Parts {
-			sum[strings.TrimRight(name, "-0123456789")] += cpu
+			sum[name] += cpu
 		}
 	}
-	names := make([]string, 0, len(sum))
-	for n := range sum {
-		names = append(names, n)
+	return byProcess(sum, sent)
+}
+
+// cost is what each process used between two readings.
+func cost(before, after map[string]time.Duration) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	for name, cpu := range after {
+		out[name] = cpu - before[name]
 	}
-	sort.Slice(names, func(i, j int) bool { return sum[names[i]] > sum[names[j]] })
+	return out
+}
+
+// byProcess prints what each of n things cost, the most expensive program first; processes of one program are one.
+func byProcess(cpu map[string]time.Duration, n int64) string {
+	sum := map[string]time.Duration{}
+	for name, d := range cpu {
+		sum[strings.TrimRight(name, "-0123456789")] += d
+	}
+	names := slices.SortedFunc(maps.Keys(sum), func(a, b string) int { return cmp.Compare(sum[b], sum[a]) })
 	var out []string
-	for _, n := range names {
-		if each := sum[n] / time.Duration(max(1, sent)); each >= time.Microsecond/2 {
-			out = append(out, n+" "+report.Us(each))
+	for _, name := range names {
+		if each := sum[name] / time.Duration(max(1, n)); each >= time.Microsecond/2 {
+			out = append(out, name+" "+report.Us(each))
 		}
 	}
 	return strings.Join(out, ", ")

@@ -24,7 +24,7 @@ func memory(ctx context.Context, e *Env) error {
 		Title: "Memory of idle connections",
 		Note: fmt.Sprintf("%s clients, authenticated and joined to all their rooms (relay: subscribed); resident size of the whole gateway process %s after the last one came.",
 			report.Count(idleClients), idleFor),
-		Head: []string{"system", "empty process", "full process", "full / N", "opened in"},
+		Head: []string{"system", "empty process", "full process", "full / N", "opened in", "server CPU an opening"},
 	})
 	var each [2]float64
 	for i, start := range []func() (target.Target, error){
@@ -39,21 +39,30 @@ func memory(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
+		before, err := s.Servers().ByName()
+		if err != nil {
+			return err
+		}
 		began := time.Now()
 		crowd, err := load.Gather(ctx, s, 0, 0, idleClients)
 		if err != nil {
 			return err
 		}
 		took := time.Since(began)
+		after, err := s.Servers().ByName()
+		if err != nil {
+			return err
+		}
 		time.Sleep(idleFor)
 		full, err := resident(s)
+		e.heap(s)
 		crowd.Close()
 		if err != nil {
 			return err
 		}
 		each[i] = float64(full) / idleClients
 		e.Log("%s: %s a connection", s.Name(), report.KB(each[i]))
-		t.Row(s.Name(), report.MB(empty), report.MB(full), report.KB(each[i]), report.Seconds(took))
+		t.Row(s.Name(), report.MB(empty), report.MB(full), report.KB(each[i]), report.Seconds(took), byProcess(cost(before, after), idleClients))
 		e.StopAll()
 	}
 	e.Report.Budget(report.Budget{What: "memory for an idle connection, whole gateway process / N", Budget: "≤ 10 KB", Relay: report.KB(each[0]),

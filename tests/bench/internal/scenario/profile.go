@@ -29,7 +29,7 @@ func (e *Env) profile(t target.Target) func() {
 		go func() {
 			defer wg.Done()
 			file := strings.NewReplacer(" ", "-", ",", "").Replace(t.Name()) + "." + name + ".pprof"
-			if err := fetchProfile(addr, filepath.Join(e.Prof, file)); err != nil {
+			if err := fetch(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, int(profileFor.Seconds())), filepath.Join(e.Prof, file)); err != nil {
 				e.Log("no profile of %s: %v", name, err)
 			}
 		}()
@@ -37,8 +37,26 @@ func (e *Env) profile(t target.Target) func() {
 	return wg.Wait
 }
 
-func fetchProfile(addr, path string) error {
-	resp, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, int(profileFor.Seconds())))
+// heap takes what the process behind the first door keeps in memory, and its runtime's own figures.
+func (e *Env) heap(t target.Target) {
+	p, ok := t.(target.Profiled)
+	if e.Prof == "" || !ok {
+		return
+	}
+	for name, addr := range p.Admin() {
+		if !strings.HasPrefix(name, "gateway") {
+			continue
+		}
+		for _, what := range []string{"debug/pprof/heap", "metrics"} {
+			if err := fetch("http://"+addr+"/"+what, filepath.Join(e.Prof, name+"."+filepath.Base(what))); err != nil {
+				e.Log("no %s of %s: %v", what, name, err)
+			}
+		}
+	}
+}
+
+func fetch(url, path string) error {
+	resp, err := http.Get(url)
 	if err != nil {
 		return err
 	}
