@@ -17,8 +17,14 @@ type RPC struct {
 	timeout time.Duration
 }
 
-// RPC makes requests that wait for timeout at most, less when their context ends before.
+// RPC makes requests that wait for timeout at most (those with a password longer), less when their context ends before.
 func (b *Bus) RPC(timeout time.Duration) *RPC { return &RPC{nc: b.nc, timeout: timeout} }
+
+// passwordTime is how long a request that hashes a password is waited for at least: in a storm of logins they queue in
+// the service, for 12 s at most, and one that is given up here is hashed there all the same.
+const passwordTime = 13 * time.Second
+
+func (r *RPC) patient() *RPC { return &RPC{nc: r.nc, timeout: max(r.timeout, passwordTime)} }
 
 func call[Resp any](ctx context.Context, r *RPC, subject string, req any) (Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
@@ -34,12 +40,12 @@ func tell(ctx context.Context, r *RPC, subject string, req any) error {
 
 // AuthRegister makes a user.
 func (r *RPC) AuthRegister(ctx context.Context, req api.Credentials) (api.User, error) {
-	return call[api.User](ctx, r, api.AuthRegister, req)
+	return call[api.User](ctx, r.patient(), api.AuthRegister, req)
 }
 
 // AuthLogin begins a login.
 func (r *RPC) AuthLogin(ctx context.Context, req api.Credentials) (api.Tokens, error) {
-	return call[api.Tokens](ctx, r, api.AuthLogin, req)
+	return call[api.Tokens](ctx, r.patient(), api.AuthLogin, req)
 }
 
 // AuthRefresh trades a refresh token for new tokens.

@@ -195,6 +195,10 @@ func TestFailedRequests(t *testing.T) {
 	defer cancel()
 	_, err = b.RPC(time.Hour).AuthResolve(ctx, api.ResolveRequest{})
 	wantCode(t, err, wire.Unavailable)
+	// A password may queue for longer than other requests wait.
+	if _, err = b.RPC(time.Nanosecond).AuthLogin(t.Context(), api.Credentials{}); err != nil {
+		wantCode(t, err, wire.RateLimited)
+	}
 	// NATS away: at once as well, and well again after it is back.
 	srv.Stop()
 	testx.Eventually(t, "the bus notices", 10*time.Second, func() bool { return !b.Connected() })
