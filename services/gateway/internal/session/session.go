@@ -351,6 +351,9 @@ func (s *Session) Refresh(tok string, re string) error {
 	if c.Username != s.user {
 		return wire.E(wire.Forbidden, "the token belongs to another user")
 	}
+	if !hasScope(c, token.ScopeNative) {
+		return errScope
+	}
 	s.mu.Lock()
 	s.claims = c
 	s.mu.Unlock()
