@@ -205,6 +205,9 @@ func (r reply) wants(t *testing.T, status int, code wire.Code) {
 	}
 }
 
+// upgrade are the headers of a WebSocket handshake.
+var upgrade = []string{"Connection: keep-alive, Upgrade", "Upgrade: websocket"}
+
 // ask makes one request. headers are "Name: value" lines; tok may be "".
 func ask(h http.Handler, method, target, tok, body string, headers ...string) reply {
 	var rd io.Reader

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"parley/pkg/token"
 	"parley/pkg/wire"
 )
@@ -92,7 +94,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	next, pattern := h.mux.Handler(r)
 	secure(w.Header())
 	if pattern == WebSocketRoute {
-		if h.admit(w, r, pattern) {
+		if h.admit(w, r, pattern) && h.handshake(w, r, pattern) {
 			next.ServeHTTP(w, r) // w as it is: the WebSocket takes the connection over
 		}
 		return
@@ -133,6 +135,28 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, pattern string) 
 	return false
 }
 
+// handshake refuses as problems what the WebSocket would refuse in plain text.
+func (h *handler) handshake(w http.ResponseWriter, r *http.Request, pattern string) bool {
+	var err error
+	status := http.StatusForbidden
+	switch {
+	case !websocket.IsWebSocketUpgrade(r):
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		status = http.StatusUpgradeRequired
+		err = withStatus(status, "this is a WebSocket; the protocol is in /asyncapi.yaml")
+	case !h.edge.OriginAllowed(r):
+		err = errOrigin
+	default:
+		return true
+	}
+	writeError(w, err)
+	h.metrics.observe(pattern, status, 0)
+	return false
+}
+
+var errOrigin = wire.E(wire.Forbidden, "pages of this origin may not use this server")
+
 // secure sets what every answer carries; the page replaces the policy with its own.
 func secure(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -148,7 +172,7 @@ func (h *handler) cors(w http.ResponseWriter, r *http.Request) bool {
 	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 	if origin == "" || !h.edge.OriginAllowed(r) {
 		if preflight {
-			writeError(w, wire.E(wire.Forbidden, "pages of this origin may not use this server"))
+			writeError(w, errOrigin)
 		}
 		return preflight
 	}

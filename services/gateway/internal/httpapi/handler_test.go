@@ -340,6 +340,24 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+func TestHandshake(t *testing.T) {
+	cfg := testConfig()
+	cfg.AllowedOrigins = []string{"https://app.example"}
+	h := newWorld().handler(t, cfg)
+	r := ask(h, "GET", "/v1/ws", "Avi", "")
+	r.wants(t, 426, wire.InvalidArgument)
+	if r.Header.Get("Upgrade") != "websocket" {
+		t.Errorf("%v", r.Header)
+	}
+	ask(h, "GET", "/v1/ws", "Avi", "", append(upgrade, "Origin: https://evil.example")...).wants(t, 403, wire.Forbidden)
+	for _, origin := range []string{"https://app.example", "http://example.com", ""} { // the second is httptest's host
+		if r := ask(h, "GET", "/v1/ws", "Avi", "", append(upgrade, "Origin: "+origin)...); r.StatusCode != 101 {
+			t.Errorf("%q: %d", origin, r.StatusCode)
+		}
+	}
+	ask(h, "HEAD", "/v1/ws", "Avi", "").wants(t, 426, wire.InvalidArgument)
+}
+
 // TestRealServer goes through a socket: what a recorder cannot show.
 func TestRealServer(t *testing.T) {
 	w := newWorld()
@@ -379,10 +397,10 @@ func TestRealServer(t *testing.T) {
 	}
 	const head = " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer Avi\r\nConnection: close\r\n"
 	for request, want := range map[string]string{
-		"GET /v1/ws" + head + "\r\n":                             "HTTP/1.1 101 Switching Protocols",
-		"GET /v1/rooms/lisa&avi/messages" + head + "\r\n":        "HTTP/1.1 200 OK",
-		"GET /v1/rooms/lisa%26avi/messages" + head + "\r\n":      "HTTP/1.1 200 OK",
-		"GET /v1/rooms/%2e%2e%2f%2e%2e/messages" + head + "\r\n": "HTTP/1.1 400 Bad Request",
+		"GET /v1/ws" + strings.Replace(head, "close", "Upgrade\r\nUpgrade: websocket", 1) + "\r\n":                                   "HTTP/1.1 101 Switching Protocols",
+		"GET /v1/rooms/lisa&avi/messages" + head + "\r\n":                                                                            "HTTP/1.1 200 OK",
+		"GET /v1/rooms/lisa%26avi/messages" + head + "\r\n":                                                                          "HTTP/1.1 200 OK",
+		"GET /v1/rooms/%2e%2e%2f%2e%2e/messages" + head + "\r\n":                                                                     "HTTP/1.1 400 Bad Request",
 		"POST /v1/users" + head + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n":         "HTTP/1.1 400 Bad Request",
 		"POST /v1/users" + head + "Content-Type: application/json\r\nContent-Length: 99999\r\n\r\n" + strings.Repeat("x", maxBody+1): "HTTP/1.1 413 Request Entity Too Large",
 	} {

@@ -17,7 +17,7 @@ import (
 )
 
 // notOnHTTP are the codes that only frames can have.
-var notOnHTTP = []wire.Code{wire.InvalidFrame, wire.UnknownEvent, wire.IDConflict}
+var notOnHTTP = []wire.Code{wire.InvalidFrame, wire.UnknownEvent, wire.IDConflict, wire.TooManyConnections}
 
 func TestOpenAPIIsValid(t *testing.T) {
 	d := load(t, apidocs.OpenAPI)
@@ -244,7 +244,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/lisa&avi/messages", "Avi", "", nil, 200},
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/dana&lisa/messages", "Avi", "", nil, 403},
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/avi/messages", "Avi", "", nil, 400},
-		{"GET /v1/ws", "/v1/ws", "Avi", "", nil, 101},
+		{"GET /v1/ws", "/v1/ws", "Avi", "upgrade", nil, 101},
+		{"GET /v1/ws", "/v1/ws", "Avi", "", nil, 426},
 		{"GET /healthz", "/healthz", "", "", nil, 200},
 		{"GET /readyz", "/readyz", "", "", nil, 200},
 		{"GET /readyz", "/readyz", "", "", func(w *world) { w.notReady = http.ErrServerClosed }, 503},
@@ -258,7 +259,11 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 				c.change(w)
 			}
 			path, method := operation(c.route)
-			r := ask(w.handler(t, testConfig()), strings.ToUpper(method), c.target, c.tok, c.body)
+			var lines []string
+			if c.body == "upgrade" {
+				lines, c.body = upgrade, ""
+			}
+			r := ask(w.handler(t, testConfig()), strings.ToUpper(method), c.target, c.tok, c.body, lines...)
 			if r.StatusCode != c.status {
 				t.Fatalf("status %d: %s", r.StatusCode, r.body)
 			}
