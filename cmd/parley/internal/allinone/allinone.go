@@ -1,0 +1,188 @@
+package allinone
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/config"
+	"parley/pkg/lifecycle"
+	"parley/pkg/obs"
+	"parley/services/auth"
+	"parley/services/gateway"
+	"parley/services/history"
+	"parley/services/presence"
+)
+
+// Main is the command: it reads args and env and serves until ctx ends. out gets one line, "ready http://ADDR", when it serves; what is
+// for people goes to notes.
+func Main(ctx context.Context, args []string, env func(string) (string, bool), out, notes io.Writer) error {
+	var cfg Config
+	err := config.Load(&cfg, "serve", args, env)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(out, "parley serve runs everything in one process. Settings (flag, environment variable, default, meaning):")
+		return config.Reference(out, &cfg)
+	}
+	if err != nil {
+		return err
+	}
+	return serve(ctx, &cfg, out, notes)
+}
+
+// part is one service.
+type part interface {
+	Run(context.Context) error
+	Ready() error
+}
+
+// serve starts the stores, then the services, and stops them the other way round.
+func serve(ctx context.Context, cfg *Config, out, notes io.Writer) error {
+	unlock, err := lockFolder(cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ns, err := startNATS(cfg, cfg.Gateway.Obs.Logger("nats"))
+	if err != nil {
+		return err
+	}
+	defer stopNATS(ns)
+	rs, redisURL, err := startRedis()
+	if err != nil {
+		return err
+	}
+	defer rs.Close()
+	cfg.Presence.RedisURL = redisURL
+	p, err := newParts(cfg, ns)
+	if err != nil {
+		return err
+	}
+	return p.run(ctx, cfg, func() error { return p.greet(cfg, out, notes) })
+}
+
+// parts are the services, made but not running.
+type parts struct {
+	log      *slog.Logger
+	started  atomic.Bool
+	admin    *obs.Admin
+	gateway  *gateway.Service
+	auth     *auth.Service
+	presence *presence.Service
+	history  *history.Service
+}
+
+// newParts makes them in this order because the gateway's port is what is most likely taken. After an error the process ends, and
+// with it what was made.
+func newParts(cfg *Config, ns *server.Server) (*parts, error) {
+	p := &parts{log: cfg.Gateway.Obs.Logger("parley")}
+	// A registry for each: two services may have metrics of one name. The process has one set of its own.
+	process := obs.NewRegistry()
+	metrics := prometheus.Gatherers{process}
+	inside := []nats.Option{nats.InProcessServer(ns)}
+	registry := func() *prometheus.Registry {
+		r := prometheus.NewRegistry()
+		metrics = append(metrics, r)
+		return r
+	}
+	log := func(name string) *slog.Logger {
+		return slog.New(starting{cfg.Gateway.Obs.Logger(name).Handler(), &p.started})
+	}
+	var err error
+	if p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{Log: log("gateway"), Registry: registry(), NATS: inside}); err != nil {
+		return nil, err
+	}
+	if p.auth, err = auth.New(cfg.Auth, auth.Deps{Log: log("auth"), Registry: registry(), NATS: inside}); err != nil {
+		return nil, err
+	}
+	if p.presence, err = presence.New(cfg.Presence, presence.Deps{Log: log("presence"), Registry: registry(), NATS: inside}); err != nil {
+		return nil, err
+	}
+	if p.history, err = history.New(cfg.History, history.Deps{Log: log("history"), Registry: registry(), NATS: inside}); err != nil {
+		return nil, err
+	}
+	p.admin, err = obs.Listen(cfg.Admin, metrics, p.Ready)
+	return p, err
+}
+
+// Ready is nil when all are.
+func (p *parts) Ready() error {
+	var errs []error
+	for _, s := range p.all() {
+		if err := s.svc.Ready(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+type named struct {
+	name string
+	svc  part
+}
+
+func (p *parts) all() []named {
+	return []named{{"gateway", p.gateway}, {"auth", p.auth}, {"presence", p.presence}, {"history", p.history}}
+}
+
+// run serves until ctx ends. The gateway drains before what it needs stops.
+func (p *parts) run(ctx context.Context, cfg *Config, greet func() error) error {
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBehind()
+	return lifecycle.Group(behind,
+		func(behind context.Context) error {
+			defer stopBehind()
+			front, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(behind, cancel)() // another part failed
+			return p.gateway.Run(front)
+		},
+		p.auth.Run, p.presence.Run, p.history.Run, p.admin.Run,
+		func(behind context.Context) error {
+			start, cancel := context.WithCancel(behind)
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)() // a signal during the start
+			err := p.announce(start, cfg.Demo, greet)
+			if start.Err() != nil {
+				return nil
+			}
+			return err
+		},
+	)
+}
+
+// announce waits until everything works and says so.
+func (p *parts) announce(ctx context.Context, demo bool, greet func() error) error {
+	began := time.Now()
+	for next := began.Add(10 * time.Second); ; {
+		err := p.Ready()
+		if err == nil {
+			break
+		}
+		if time.Now().After(next) {
+			next = next.Add(10 * time.Second)
+			p.log.Warn("still starting", "missing", err)
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if demo {
+		if err := p.auth.SeedDemoUsers(ctx); err != nil {
+			return err
+		}
+	}
+	p.started.Store(true)
+	p.log.Debug("started", "took", time.Since(began))
+	return greet()
+}

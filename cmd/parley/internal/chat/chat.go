@@ -1,0 +1,258 @@
+// Package chat is a line-by-line chat in a terminal or a pipe, over the SDK.
+package chat
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"parley/client"
+	"parley/pkg/config"
+	"parley/pkg/wire"
+)
+
+// Config of the command.
+type Config struct {
+	URL      string        `cfg:"url" default:"http://127.0.0.1:8080" help:"the server"`
+	User     string        `cfg:"user" help:"who you are"`
+	Password config.Secret `cfg:"password" help:"your password; others on this machine can see flags, so rather give it by the environment or as file:PATH"`
+	With     string        `cfg:"with" help:"whom to chat with; /with NAME changes it"`
+	Patience time.Duration `cfg:"patience" default:"30s" help:"how long a line may take to be accepted by the server"`
+}
+
+// Validate returns all mistakes.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.User == "" {
+		errs = append(errs, errors.New("user: who are you?"))
+	}
+	if c.Password == "" {
+		errs = append(errs, errors.New("password: give it by PARLEY_PASSWORD"))
+	}
+	if c.Patience <= 0 {
+		errs = append(errs, errors.New("patience: must be above 0"))
+	}
+	return errors.Join(errs...)
+}
+
+const maxLine = 1 << 20 // bytes; the server refuses much shorter ones in a sentence of its own
+
+// Main is the command: it sends the lines of in and prints to out, until in or ctx ends or somebody says /quit.
+func Main(ctx context.Context, args []string, env func(string) (string, bool), in io.Reader, out io.Writer) error {
+	var cfg Config
+	err := config.Load(&cfg, "chat", args, env)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(out, "parley chat is a chat in this terminal. Settings (flag, environment variable, default, meaning):")
+		if err := config.Reference(out, &cfg); err != nil {
+			return err
+		}
+		_, err := fmt.Fprint(out, "\nIn the chat: /with NAME, /who, /quit; everything else is sent.\n")
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	api, err := client.New(cfg.URL, nil)
+	if err != nil {
+		return err
+	}
+	start, cancel := context.WithTimeout(ctx, cfg.Patience)
+	defer cancel()
+	me, err := api.Login(start, cfg.User, cfg.Password.Reveal())
+	if err != nil {
+		return fmt.Errorf("log in as %s: %w", cfg.User, err)
+	}
+	conn, err := client.Dial(start, client.Options{Session: me})
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	c := &chat{cfg: cfg, me: me, conn: conn, screen: &screen{out: out, me: me.Username()}, tty: isTerminal(in)}
+	defer func() {
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		_ = me.Logout(bye) // the login ends by itself some day
+	}()
+	return c.run(ctx, in)
+}
+
+// isTerminal tells a terminal from a pipe or a file.
+func isTerminal(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+// chat is one run of the command. Its own goroutine reads lines; another one prints events.
+type chat struct {
+	cfg    Config
+	me     *client.Session
+	conn   *client.Conn
+	screen *screen
+	tty    bool
+	failed error // of lines that were not sent
+}
+
+func (c *chat) run(ctx context.Context, in io.Reader) error {
+	c.screen.line("* you are %s; /with NAME, /who, /quit", c.me.Username())
+	printed := make(chan struct{})
+	go func() {
+		defer close(printed)
+		for ev := range c.conn.Events() {
+			c.show(ev)
+		}
+	}()
+	defer func() {
+		_ = c.conn.Close() // always nil
+		<-printed
+	}()
+	if c.cfg.With != "" {
+		if err := c.with(ctx, c.cfg.With); err != nil {
+			return err
+		}
+	}
+	typed := lines(ctx, in)
+	for {
+		select {
+		case line, ok := <-typed:
+			if !ok {
+				return c.failed
+			}
+			if c.do(ctx, line) {
+				return c.failed
+			}
+		case <-printed:
+			return c.conn.Err()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// lines are those of in until it or ctx ends. A read of a terminal cannot be interrupted, so the goroutine may outlive the chat.
+func lines(ctx context.Context, in io.Reader) <-chan string {
+	out := make(chan string)
+	go func() {
+		defer close(out)
+		sc := bufio.NewScanner(in)
+		sc.Buffer(nil, maxLine)
+		for sc.Scan() {
+			select {
+			case out <- sc.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// do carries one line out and reports whether it was the last.
+func (c *chat) do(ctx context.Context, line string) (quit bool) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Patience)
+	defer cancel()
+	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	switch room := c.screen.room(); {
+	case word == "":
+	case word == "/quit":
+		return true
+	case word == "/who":
+		c.who(ctx)
+	case word == "/with":
+		if err := c.with(ctx, strings.TrimSpace(rest)); err != nil {
+			c.screen.line("! %v", err)
+		}
+	case strings.HasPrefix(word, "/"):
+		c.screen.line("! there is no %s: /with NAME, /who, /quit", word)
+	case room == "":
+		c.screen.line("! with whom? /with NAME")
+	default:
+		acc, err := c.conn.Send(ctx, room, line)
+		if err != nil {
+			c.screen.line("! not sent: %v", err)
+			c.failed = errors.New("some lines were not sent")
+			return false
+		}
+		if c.tty {
+			return false // the terminal shows what was typed
+		}
+		c.screen.message(wire.Message{Sender: c.me.Username(), Content: line, Room: room, SentAt: wire.Timestamp{Time: acc.SentAt}})
+	}
+	return false
+}
+
+// with turns to another user and shows what was said last.
+func (c *chat) with(ctx context.Context, name string) error {
+	if name == "" {
+		return errors.New("with whom? /with NAME")
+	}
+	page, err := c.me.Contacts(ctx, client.ContactsQuery{Prefix: name, Limit: 100})
+	if err != nil {
+		return fmt.Errorf("look %s up: %w", name, err)
+	}
+	for _, ct := range page.Contacts {
+		if !strings.EqualFold(ct.Username, name) {
+			continue
+		}
+		last, err := c.me.Messages(ctx, ct.Room, client.MessagesQuery{Limit: 20})
+		if err != nil {
+			c.screen.line("! what was said before cannot be shown: %v", err)
+		}
+		c.screen.enter(ct.Room, ct.Username, last.Messages)
+		if n := len(last.Messages); n > 0 {
+			_ = c.conn.Read(ct.Room, last.Messages[n-1].Seq) // the next message read says it as well
+		}
+		return nil
+	}
+	return fmt.Errorf("nobody you may chat with is called %s", name)
+}
+
+func (c *chat) who(ctx context.Context) {
+	page, err := c.me.Contacts(ctx, client.ContactsQuery{Limit: 100})
+	if err != nil {
+		c.screen.line("! %v", err)
+		return
+	}
+	for _, ct := range page.Contacts {
+		state := "offline"
+		switch {
+		case ct.Online == nil:
+			state = "unknown"
+		case *ct.Online:
+			state = "online"
+		case ct.LastSeen != nil && !ct.LastSeen.IsZero():
+			state = "last seen " + ct.LastSeen.Local().Format("2006-01-02 15:04")
+		}
+		c.screen.line("* %s: %s", ct.Username, state)
+	}
+	if page.Next != "" {
+		c.screen.line("* … and more")
+	}
+}
+
+func (c *chat) show(ev client.Event) {
+	switch ev := ev.(type) {
+	case client.Message:
+		if c.screen.message(ev.Message) && ev.Sender != c.me.Username() {
+			_ = c.conn.Read(ev.Room, ev.Seq) // the next message read says it as well
+		}
+	case client.Presence:
+		c.screen.presence(ev.Presence)
+	case client.Typing:
+		c.screen.typing(ev.Room, ev.Username)
+	case client.Disconnected:
+		c.screen.line("! connection lost (%v); trying again", ev.Err)
+	case client.Reconnected:
+		c.screen.line("* connected again")
+	case client.Refused:
+		c.screen.line("! %v", ev.Err)
+	}
+}
