@@ -32,7 +32,7 @@ type settings struct {
 	List   []string      `cfg:"list" default:"a, b ,,c"`
 	Key    config.Secret `cfg:"key" help:"a secret"`
 	Nested nested
-	hidden nested //nolint:unused // must be left alone
+	hidden nested // is left alone
 	err    error
 }
 
@@ -72,6 +72,8 @@ func TestLoad(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got settings
+			got.hidden.Wait = 7
+			c.want.hidden.Wait = 7
 			if err := config.Load(&got, "test", c.args, env(c.env...)); err != nil {
 				t.Fatal(err)
 			}
