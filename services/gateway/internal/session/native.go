@@ -260,6 +260,8 @@ func (n *native) handle(s *Session, f wire.Frame) error {
 		n.left = true
 		s.ack(wire.Ack{}, f.ID)
 		n.conn.Close(wire.CloseNormal)
+		// Not when the connection has ended: a peer that does not close its side lets that take a second or two.
+		s.gone(true)
 	case wire.EvAuthenticate:
 		return errAuthTwice
 	default:

@@ -111,9 +111,13 @@ func (s *Session) isActive() bool {
 	return s.active
 }
 
-// gone is called once, when the connection has ended.
+// gone ends the session: when its client says so, or when the connection has ended. It does nothing the second time.
 func (s *Session) gone(deliberate bool) {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
 	s.closed = true
 	active := s.active
 	s.catching, s.dirty, s.probing, s.jobs = nil, nil, nil, nil
