@@ -153,6 +153,7 @@ func (s *Service) Run(ctx context.Context) error {
 		func(work context.Context) error { return s.presence.Run(work) },
 		func(work context.Context) error { return s.hub.Run(work) },
 		func(work context.Context) error { return s.admin.Run(work) },
+		trim,
 		func(work context.Context) error {
 			if err := s.srv.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve clients: %w", err)

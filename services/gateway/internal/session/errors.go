@@ -5,6 +5,7 @@ import (
 
 	"parley/pkg/token"
 	"parley/pkg/wire"
+	"parley/services/gateway/internal/access"
 )
 
 // asWire is err as a client may see it, also when a *wire.Error is wrapped or a token's error came bare.
@@ -28,6 +29,8 @@ func closeFor(e *wire.Error, err error) wire.Close {
 		return wire.CloseTryLater
 	case errors.Is(err, token.ErrExpired):
 		return wire.CloseTokenExpired
+	case errors.Is(err, access.ErrRevoked):
+		return wire.CloseTokenRevoked
 	}
 	return wire.CloseNoAuth
 }

@@ -160,7 +160,25 @@ type ticker interface {
 // account is what the sessions of one user on this gateway share.
 type account struct {
 	sessions int
-	limiter  *rate.Limiter
+
+	mu      sync.Mutex
+	limiter *rate.Limiter // made with the first message: most users that are connected send none
+}
+
+// reserve takes one message from the user's allowance, or says how long to wait for it.
+func (a *account) reserve(perMinute, burst int) time.Duration {
+	a.mu.Lock()
+	if a.limiter == nil {
+		a.limiter = rate.NewLimiter(rate.Limit(float64(perMinute)/60), burst)
+	}
+	l := a.limiter
+	a.mu.Unlock()
+	r := l.Reserve()
+	wait := r.Delay()
+	if wait > 0 {
+		r.Cancel()
+	}
+	return wait
 }
 
 type metrics struct {
@@ -281,7 +299,7 @@ func (h *Hub) acquire(user string) *account {
 	defer h.mu.Unlock()
 	a := h.accounts[user]
 	if a == nil {
-		a = &account{limiter: rate.NewLimiter(rate.Limit(float64(h.cfg.MessagesPerMinute)/60), h.cfg.MessageBurst)}
+		a = &account{}
 		h.accounts[user] = a
 	}
 	if a.sessions >= h.cfg.UserConnections {

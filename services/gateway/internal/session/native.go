@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"parley/pkg/api"
 	"parley/pkg/token"
 	"parley/pkg/wire"
@@ -28,8 +26,8 @@ type native struct {
 	hub    *Hub
 	conn   *wsconn.Conn
 	opened time.Time
-	limit  *rate.Limiter // frames
-	left   bool          // client_disconnection was said; reader only
+	limit  bucket // frames; reader only
+	left   bool   // client_disconnection was said; reader only
 
 	badFrames int       // in the minute that began at badSince; reader only
 	badSince  time.Time // reader only
@@ -64,8 +62,7 @@ func (n *Native) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	c := &admitted{native: native{hub: n.hub, conn: conn, opened: time.Now(),
-		limit: rate.NewLimiter(rate.Limit(n.hub.cfg.FramesPerSecond), 10*n.hub.cfg.FramesPerSecond)}, release: release}
+	c := &admitted{native: native{hub: n.hub, conn: conn, opened: time.Now()}, release: release}
 	switch {
 	case admitErr != nil:
 		c.refuse(admitErr, wire.CloseTooMany)
@@ -170,7 +167,7 @@ func hasScope(c token.Claims, want string) bool {
 
 // Frame implements wsconn.Handler.
 func (n *native) Frame(b []byte) {
-	if !n.limit.Allow() {
+	if !n.limit.allow(n.hub.cfg.FramesPerSecond, 10*n.hub.cfg.FramesPerSecond, time.Now()) {
 		n.conn.Close(wire.CloseRate)
 		return
 	}

@@ -53,9 +53,7 @@ func (s *Session) SendMessage(m wire.Send, re string) error {
 	if err != nil {
 		return err
 	}
-	if res := s.acct.limiter.Reserve(); res.Delay() > 0 {
-		wait := res.Delay()
-		res.Cancel()
+	if wait := s.acct.reserve(s.hub.cfg.MessagesPerMinute, s.hub.cfg.MessageBurst); wait > 0 {
 		return &wire.Error{Code: wire.RateLimited, Message: "too many messages", RetryAfterMS: wait.Milliseconds() + 1}
 	}
 	if m.ID == "" {

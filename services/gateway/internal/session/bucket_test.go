@@ -1,0 +1,28 @@
+package session
+
+import (
+	"testing"
+	"time"
+)
+
+func TestBucket(t *testing.T) {
+	var b bucket
+	now := time.Now()
+	for i := range 50 {
+		if !b.allow(10, 50, now) {
+			t.Fatalf("the burst ended at %d", i)
+		}
+	}
+	if b.allow(10, 50, now) {
+		t.Fatal("more than the burst")
+	}
+	now = now.Add(time.Second)
+	for range 10 {
+		if !b.allow(10, 50, now) {
+			t.Fatal("a second brings ten")
+		}
+	}
+	if b.allow(10, 50, now) {
+		t.Fatal("and no more")
+	}
+}
