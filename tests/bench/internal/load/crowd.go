@@ -23,7 +23,10 @@ type Crowd struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	door atomic.Int64   // where they come back
+	door    atomic.Int64 // where they come back
+	failed  atomic.Int64
+	failure atomic.Pointer[error] // the last one
+
 	back chan time.Time // when a client had come back; room for one return of each
 }
 
@@ -105,13 +108,15 @@ func (c *Crowd) live(m *member) {
 	defer c.wg.Done()
 	buf := make([]byte, 512)
 	for {
+		conn := m.conn.Load()
 		for {
-			b, err := m.conn.Load().Read(buf)
+			b, err := conn.Read(buf)
 			if err != nil {
 				break
 			}
 			c.count(m, b)
 		}
+		conn.Close() // a broken connection keeps its file open, too
 		if !c.reconnect(m) {
 			return
 		}
@@ -138,6 +143,8 @@ func (c *Crowd) reconnect(m *member) bool {
 		})
 		cancel()
 		if err != nil {
+			c.failed.Add(1)
+			c.failure.Store(&err)
 			continue
 		}
 		m.resume = resume

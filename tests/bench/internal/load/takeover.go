@@ -17,6 +17,7 @@ type Return struct {
 	Back    []time.Duration // since the fault, sorted: when each client was connected and had caught up
 	Owed    int             // messages that were sent to some of them while they were away
 	All     time.Duration   // until everybody was back and had what was owed
+	Failed  int64           // tries to connect that failed
 	Doubled int             // clients that got their message more than once
 }
 
@@ -84,7 +85,11 @@ func (c *Crowd) Takeover(ctx context.Context, first, owed int) (Return, error) {
 		case at := <-c.back:
 			r.Back = append(r.Back, at.Sub(fault))
 		case <-ctx.Done():
-			return r, fmt.Errorf("%d of %d clients are back: %w", len(r.Back), len(c.clients), ctx.Err())
+			err := ctx.Err()
+			if why := c.failure.Load(); why != nil {
+				err = *why
+			}
+			return r, fmt.Errorf("%d of %d clients are back after %d failed tries: %w", len(r.Back), len(c.clients), c.failed.Load(), err)
 		}
 	}
 	slices.Sort(r.Back)
@@ -104,6 +109,6 @@ func (c *Crowd) Takeover(ctx context.Context, first, owed int) (Return, error) {
 			return r, fmt.Errorf("%d of %d messages are missing (%d accepted): %w", missing, owed, w.accepted.Load(), ctx.Err())
 		}
 	}
-	r.All = time.Since(fault)
+	r.All, r.Failed = time.Since(fault), c.failed.Load()
 	return r, nil
 }

@@ -115,11 +115,11 @@ func parts(list []load.Result) string {
 	return byProcess(sum, sent)
 }
 
-// cost is what each process used between two readings.
+// cost is what each process used between two readings. Of one that was killed in between nothing is known.
 func cost(before, after map[string]time.Duration) map[string]time.Duration {
 	out := map[string]time.Duration{}
 	for name, cpu := range after {
-		out[name] = cpu - before[name]
+		out[name] = max(0, cpu-before[name])
 	}
 	return out
 }
