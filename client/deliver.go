@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -121,7 +122,8 @@ func (c *Conn) between(ctx context.Context, room string, after, upto int64) []wi
 	var out []wire.Message
 	for wait := 50 * time.Millisecond; ; {
 		page, err := c.session.Messages(ctx, room, MessagesQuery{After: &after, Limit: 200})
-		if err != nil && !isCode(err, wire.RateLimited) {
+		// A refusal is final. A gateway that could not be reached has probably died, and another one answers soon.
+		if we := (*wire.Error)(nil); errors.As(err, &we) && we.Code != wire.RateLimited {
 			return out
 		}
 		for _, m := range page.Messages {
