@@ -31,6 +31,7 @@ type Stack struct {
 	settings map[string]string
 	http     *http.Client
 	names    atomic.Int64
+	hashing  chan struct{} // slots: scenarios side by side are no login storm
 
 	Seed     []byte        // of the key that signs tokens
 	Node     *testx.Nats   // the NATS server, when there is one
@@ -67,7 +68,7 @@ var defaults = map[string]string{
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
 	o.Gateways, o.Nats = max(o.Gateways, 1), max(o.Nats, 1)
-	s := &Stack{t: t, settings: maps.Clone(defaults), Seed: make([]byte, 32)}
+	s := &Stack{t: t, settings: maps.Clone(defaults), Seed: make([]byte, 32), hashing: make(chan struct{}, 2)}
 	transport := &http.Transport{MaxIdleConnsPerHost: 16}
 	s.http = &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -200,6 +201,6 @@ func Outside(t testing.TB, base string) *View {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 16}
 	t.Cleanup(transport.CloseIdleConnections)
-	s := &Stack{t: t, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}, Gateways: []*Gateway{{URL: base}}}
+	s := &Stack{t: t, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}, Gateways: []*Gateway{{URL: base}}, hashing: make(chan struct{}, 2)}
 	return s.For(t)
 }

@@ -37,21 +37,34 @@ func (v *View) Client(base string) *client.Client {
 	return c
 }
 
-// User registers a user whose name begins with base, and logs in.
+// User registers a user whose name begins with base. Its token is minted with the deployment's key: a login costs as much time
+// as a whole scenario has, and is a scenario of its own (Login).
 func (v *View) User(base string) *User {
 	v.t.Helper()
-	name := fmt.Sprintf("%s-%d", base, v.names.Add(1))
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := v.Client(v.Gateways[0].URL).Register(ctx, name, Password); err != nil {
-		v.t.Fatalf("register %s: %v", name, err)
+	u := &User{Name: fmt.Sprintf("%s-%d", base, v.names.Add(1)), v: v}
+	if err := v.register(u.Name); err != nil {
+		v.t.Fatalf("register %s: %v", u.Name, err)
 	}
-	return v.Login(name)
+	if v.Seed == nil {
+		return v.Login(u.Name)
+	}
+	u.Tokens = client.Tokens{AccessToken: u.Mint(time.Now().Add(time.Hour)), ExpiresIn: 3600, Username: u.Name}
+	return u
 }
 
-// Login logs a user in once more.
+func (v *View) register(name string) error {
+	v.hashing <- struct{}{}
+	defer func() { <-v.hashing }()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return v.Client(v.Gateways[0].URL).Register(ctx, name, Password)
+}
+
+// Login logs a user in.
 func (v *View) Login(name string) *User {
 	v.t.Helper()
+	v.hashing <- struct{}{}
+	defer func() { <-v.hashing }()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	s, err := v.Client(v.Gateways[0].URL).Login(ctx, name, Password)
@@ -60,6 +73,9 @@ func (v *View) Login(name string) *User {
 	}
 	return &User{Name: s.Username(), Tokens: s.Tokens(), v: v}
 }
+
+// In is the user in the hands of a subtest.
+func (u *User) In(t testing.TB) *User { return &User{u.Name, u.Tokens, u.v.For(t)} }
 
 // Room is the room of two users.
 func Room(a, b *User) string { return client.Room(a.Name, b.Name) }
@@ -156,23 +172,40 @@ func (v *View) Try(method, target, tok string, body any) (Answer, error) {
 	return Answer{resp.StatusCode, resp.Header, b}, err
 }
 
-// History reads a whole room over HTTP, oldest first, in small pages.
-func (u *User) History(t testing.TB, base, room string) []wire.Message {
+// History reads a whole room over HTTP, oldest first, when it has at least n messages: SQL is a moment behind the stream. When
+// it does not get there in half a minute, it gives what is there.
+func (u *User) History(t testing.TB, base, room string, n int) []wire.Message {
 	t.Helper()
-	var out []wire.Message
-	for after := int64(0); ; {
-		a := u.v.Do(http.MethodGet, fmt.Sprintf("%s/v1/rooms/%s/messages?limit=100&after=%d", base, url.PathEscape(room), after), u.Tokens.AccessToken, nil)
-		if a.Status != http.StatusOK {
-			t.Fatalf("read %s: %d %s", room, a.Status, a.Body)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		list, a := u.history(t, base, room)
+		if a.Status == http.StatusOK && len(list) >= n {
+			return list
 		}
+		if time.Now().After(deadline) {
+			if a.Status != http.StatusOK {
+				t.Fatalf("read %s: %d %s", room, a.Status, a.Body)
+			}
+			return list
+		}
+		time.Sleep(50 * time.Millisecond) // polling interval
+	}
+}
+
+func (u *User) history(t testing.TB, base, room string) (out []wire.Message, a Answer) {
+	t.Helper()
+	for after := int64(0); ; after = out[len(out)-1].Seq {
+		a = u.v.Do(http.MethodGet, fmt.Sprintf("%s/v1/rooms/%s/messages?limit=100&after=%d", base, url.PathEscape(room), after), u.Tokens.AccessToken, nil)
 		var page client.MessagesPage
+		if a.Status != http.StatusOK {
+			return nil, a
+		}
 		if err := json.Unmarshal(a.Body, &page); err != nil {
 			t.Fatalf("read %s: %v", room, err)
 		}
 		out = append(out, page.Messages...)
 		if !page.More {
-			return out
+			return out, a
 		}
-		after = out[len(out)-1].Seq
 	}
 }

@@ -336,6 +336,24 @@ func (c *WS) Count(content string) int {
 	return n
 }
 
+// Online is what the presence events so far say: true online, false offline; who was not named is not in it.
+func (c *WS) Online() map[string]bool {
+	state := map[string]bool{}
+	for _, f := range c.All(wire.EvPresence) {
+		p := Data[wire.Presence](c.t, f)
+		if p.Snapshot {
+			clear(state)
+		}
+		for _, u := range p.Online {
+			state[u] = true
+		}
+		for _, o := range p.Offline {
+			state[o.Username] = false
+		}
+	}
+	return state
+}
+
 // Closed waits for the end of the connection and gives its close code; 1006 stands for an end without one.
 func (c *WS) Closed(within time.Duration) int {
 	c.t.Helper()
