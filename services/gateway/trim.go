@@ -12,22 +12,23 @@ import (
 // and give the memory back.
 const (
 	trimEvery = 5 * time.Second
-	trimQuiet = 4 << 20  // allocated between two looks, in bytes; a busy gateway allocates that in a moment
-	trimSlack = 16 << 20 // garbage that is not worth a collection, in bytes
+	trimQuiet = 16 << 20 // allocated between two looks, in bytes; pings take a tenth of that, a busy gateway a hundred times
+	trimSlack = 12 << 20 // garbage and unused memory that are not worth a collection, in bytes
 )
 
 // trim gives memory back in quiet moments, until ctx ends.
 func trim(ctx context.Context) error {
 	t := time.NewTicker(trimEvery)
 	defer t.Stop()
-	read := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	read := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}}
 	var before uint64
 	for {
 		select {
 		case <-t.C:
 			metrics.Read(read)
-			allocated, live, objects := read[0].Value.Uint64(), read[1].Value.Uint64(), read[2].Value.Uint64()
-			if allocated-before < trimQuiet && objects > live+trimSlack {
+			allocated, live, objects, free := read[0].Value.Uint64(), read[1].Value.Uint64(), read[2].Value.Uint64(), read[3].Value.Uint64()
+			if allocated-before < trimQuiet && objects+free > live+trimSlack {
 				debug.FreeOSMemory()
 			}
 			before = allocated
