@@ -169,6 +169,7 @@ func loadAverage() (load float64) {
 
 // machine describes where the figures come from, as far as that matters.
 func machine() string {
-	return fmt.Sprintf("%d shared cores, %s/%s, %s; servers and load generator on the same machine, over loopback. %s.",
-		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), time.Now().UTC().Format("2006-01-02"))
+	return fmt.Sprintf("%d shared cores, %s/%s, %s; servers and load generator on the same machine, over loopback. %s. Load average before the start: %.1f "+
+		"(above 0.5, something else was at work and the figures are worse than they are).",
+		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), time.Now().UTC().Format("2006-01-02"), loadAverage())
 }

@@ -18,15 +18,22 @@ type Return struct {
 	Owed    int             // messages that were sent to some of them while they were away
 	All     time.Duration   // until everybody was back and had what was owed
 	Failed  int64           // tries to connect that failed
+	Again   int64           // messages that were refused and sent again
 	Doubled int             // clients that got their message more than once
 }
 
-// writers are clients that write to members of a crowd.
+// writers are clients that write one message each to members of a crowd.
 type writers struct {
 	conns    []*ws.Conn
+	frames   [][]byte
 	accepted atomic.Int64
+	again    atomic.Int64
 	wg       sync.WaitGroup
 }
+
+// retryAfter is how long a writer waits when its message was refused because something is away or busy. It sends the same frame:
+// its id makes it one message, whatever became of the first try.
+const retryAfter = 200 * time.Millisecond
 
 func (c *Crowd) writers(ctx context.Context, door, first, n int) (*writers, error) {
 	w := &writers{}
@@ -36,7 +43,8 @@ func (c *Crowd) writers(ctx context.Context, door, first, n int) (*writers, erro
 			w.close()
 			return nil, fmt.Errorf("connect those who write: %w", err)
 		}
-		w.conns = append(w.conns, conn)
+		frame := c.t.AppendSend(nil, target.User(first+i), c.clients[i].user, int64(i), "while you were away")
+		w.conns, w.frames = append(w.conns, conn), append(w.frames, frame)
 		w.wg.Add(1)
 		go func() {
 			defer w.wg.Done()
@@ -46,8 +54,13 @@ func (c *Crowd) writers(ctx context.Context, door, first, n int) (*writers, erro
 				if err != nil {
 					return
 				}
-				if c.t.Kind(b) == target.Accepted {
+				switch c.t.Kind(b) {
+				case target.Accepted:
 					w.accepted.Add(1)
+				case target.Refused:
+					w.again.Add(1)
+					time.Sleep(retryAfter)
+					_ = conn.Write(frame) // the next Read reports a broken connection
 				}
 			}
 		}()
@@ -74,8 +87,7 @@ func (c *Crowd) Takeover(ctx context.Context, first, owed int) (Return, error) {
 	fault := time.Now()
 	c.t.Front(0).Kill()
 	for i, conn := range w.conns {
-		text := c.t.AppendSend(nil, target.User(first+i), c.clients[i].user, int64(i), "while you were away")
-		if err := conn.Write(text); err != nil {
+		if err := conn.Write(w.frames[i]); err != nil {
 			return Return{}, fmt.Errorf("write to a client that is away: %w", err)
 		}
 	}
@@ -109,6 +121,6 @@ func (c *Crowd) Takeover(ctx context.Context, first, owed int) (Return, error) {
 			return r, fmt.Errorf("%d of %d messages are missing (%d accepted): %w", missing, owed, w.accepted.Load(), ctx.Err())
 		}
 	}
-	r.All, r.Failed = time.Since(fault), c.failed.Load()
+	r.All, r.Failed, r.Again = time.Since(fault), c.failed.Load(), w.again.Load()
 	return r, nil
 }
