@@ -17,7 +17,7 @@ import (
 )
 
 // Within is how long tests wait for what should come at once; long, because the machine is shared and the race detector is on.
-const Within = 15 * time.Second
+const Within = 30 * time.Second
 
 // WS is a native client without any cleverness: it records every frame, and forgets nothing.
 type WS struct {
@@ -250,7 +250,7 @@ func (c *WS) Expect(event string, ok func(wire.Frame) bool) wire.Frame {
 // Message waits for received_message with this content.
 func (c *WS) Message(content string) wire.Message {
 	c.t.Helper()
-	f := c.ExpectIn(30*time.Second, "the message "+content, func(f wire.Frame) bool {
+	f := c.ExpectIn(2*Within, fmt.Sprintf("the message %.60s", content), func(f wire.Frame) bool {
 		return f.Event == wire.EvReceived && Data[wire.Message](c.t, f).Content == content
 	})
 	return Data[wire.Message](c.t, f)
@@ -296,7 +296,7 @@ func (c *WS) tail() string {
 	defer c.mu.Unlock()
 	var b strings.Builder
 	for _, f := range c.frames[max(0, len(c.frames)-8):] {
-		fmt.Fprintf(&b, "\n  %s re=%s %.300s", f.Event, f.Re, f.Data)
+		fmt.Fprintf(&b, "\n  %s re=%s %.120s", f.Event, f.Re, f.Data)
 	}
 	return b.String()
 }

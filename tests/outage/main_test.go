@@ -69,7 +69,7 @@ func texts(list []wire.Message) []string {
 func sameTexts(t *testing.T, who string, got []wire.Message, want []string) {
 	t.Helper()
 	if have := texts(got); !slices.Equal(have, want) {
-		t.Errorf("%s has %d messages %.800q\nwant %d %.800q", who, len(have), have, len(want), want)
+		t.Errorf("%s has %d messages %.30q\nwant %d %.30q", who, len(have), have, len(want), want)
 	}
 }
 
