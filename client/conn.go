@@ -50,6 +50,7 @@ type Conn struct {
 	ledger  *ledger
 	watch   []string // nil: all
 	resume  string
+	joined  bool // at least once
 	moved   bool // there were messages after resume
 	closing bool
 	err     error
@@ -239,7 +240,7 @@ func (c *Conn) attach(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lagging.Store(false)
-	c.link = l
+	c.link, c.joined = l, true
 	close(c.up)
 }
 

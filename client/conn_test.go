@@ -158,6 +158,29 @@ func TestResumeDropsWhatWasSeen(t *testing.T) {
 	}
 }
 
+// A server whose streams were made anew does not know the token; what has been seen per room goes on.
+func TestRefusedResumeToken(t *testing.T) {
+	f := newFake(t)
+	f.badResume = true
+	if _, err := client.Dial(t.Context(), client.Options{Session: f.session("lisa"), Resume: "1"}); err == nil {
+		t.Error("a bad token of the caller's was hidden")
+	}
+	lisa := f.dial(client.Options{Session: f.session("lisa")})
+	next[client.CaughtUp](t, lisa)
+	f.post("a")
+	wantIDs(t, lisa, "a")
+	f.set(func() { f.hide[20] = true })
+	f.post("b")
+	f.kick(0)
+	next[client.Reconnected](t, lisa)
+	wantIDs(t, lisa, "b")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if j := f.joins[len(f.joins)-1]; j.Resume != "" || j.Since[room] != 10 {
+		t.Errorf("joined with %+v", j)
+	}
+}
+
 func TestGapIsFilledInOrder(t *testing.T) {
 	f := newFake(t)
 	lisa := f.dial(client.Options{Session: f.session("lisa")})

@@ -39,6 +39,7 @@ type fake struct {
 	pagesDown   bool
 	eatAccepted int // acceptances that are lost together with the socket
 	sayNo       []*wire.Error
+	badResume   bool
 	heartbeat   int
 	expiresIn   int64
 }
@@ -206,10 +207,17 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 			c.say(wire.EvError, f.sayNo[0], fr.ID)
 			return true
 		}
+		if f.badResume && j.Resume != "" {
+			c.say(wire.EvError, wire.E(wire.InvalidArgument, "resume is not a token of this server"), fr.ID)
+			return true
+		}
 		c.say(wire.EvAck, wire.Ack{Joined: []string{"*"}}, fr.ID)
 		c.say(wire.EvPresence, wire.Presence{Snapshot: true, Online: []string{"avi"}}, "")
 		from, _ := strconv.ParseInt(j.Resume, 10, 64)
-		if j.Resume != "" {
+		if at, ok := j.Since[room]; ok {
+			from = at
+		}
+		if j.Resume != "" || j.Since != nil {
 			for _, m := range f.msgs {
 				if m.Seq > from {
 					c.say(wire.EvReceived, m, "")

@@ -143,7 +143,13 @@ func (c *Conn) join(l *link) error {
 		return fmt.Errorf("the server began with %q instead of welcome", f.Event)
 	}
 	c.session.name(w.Username)
-	j := wire.Join{Rooms: wire.RoomList{All: c.o.Rooms == nil, List: c.o.Rooms}, Device: c.o.Device, Resume: c.Resume()}
+	j := wire.Join{Rooms: wire.RoomList{All: c.o.Rooms == nil, List: c.o.Rooms}, Device: c.o.Device}
+	c.mu.Lock()
+	j.Resume = c.resume
+	if j.Resume == "" {
+		j.Since = c.ledger.since()
+	}
+	c.mu.Unlock()
 	if err := l.write(withID(wire.Encode(wire.EvJoin, j, ""), idJoin)); err != nil {
 		return err
 	}
@@ -161,7 +167,11 @@ func (c *Conn) join(l *link) error {
 			}
 			return c.rewatch(l)
 		case f.Event == wire.EvError:
-			return serverError(f)
+			e := serverError(f)
+			if e.Code == wire.InvalidArgument && c.forgetResume() {
+				return fmt.Errorf("the resume token is not taken any more: %s", e.Message) // not as *wire.Error: the next try is without
+			}
+			return e
 		case len(l.early) == maxHeld:
 			return errors.New("the server does not answer join")
 		}
@@ -281,6 +291,18 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 			}
 		}
 	}
+}
+
+// forgetResume drops a resume token that worked for this connection before; what has been seen per room takes its place. One
+// that never worked is the caller's mistake.
+func (c *Conn) forgetResume() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	had := c.resume != "" && c.joined
+	if had {
+		c.resume = ""
+	}
+	return had
 }
 
 func accepted(m *wire.Message) Accepted { return Accepted{m.ID, m.Room, m.Seq, m.SentAt.Time} }

@@ -43,6 +43,20 @@ func (l *ledger) room(name string) *roomState {
 	return r
 }
 
+// since is the youngest seq of each room used lately, as many as a join may name; nil for none.
+func (l *ledger) since() map[string]int64 {
+	var out map[string]int64
+	for e := l.recent.Front(); e != nil && len(out) < wire.MaxSinceRooms; e = e.Next() {
+		if r := e.Value.(*roomState); r.youngest() > 0 {
+			if out == nil {
+				out = map[string]int64{}
+			}
+			out[r.name] = r.youngest()
+		}
+	}
+	return out
+}
+
 // seen reports whether m came before, under its seq or, as a twin, under another seq with the same sender and id.
 func (r *roomState) seen(m *wire.Message) bool {
 	if _, ok := slices.BinarySearch(r.seqs, m.Seq); ok {
