@@ -9,7 +9,7 @@ BENCH ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-deps lint fmt fuzz bench bench-long test-gowork-off clean
+.PHONY: help run build test test-long test-deps lint fmt fuzz bench bench-long test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -25,6 +25,9 @@ build: ## all programs, into bin/
 test: test-deps ## vet, then all tests of all modules under the race detector
 	$(GO) vet work
 	$(GO) test -race -timeout 15m work
+
+test-long: test-deps ## the outage of NATS with its full three minutes
+	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -timeout 20m ./outage
 
 test-deps: ## install what the tests need by apt-get, or say what is missing
 	@.ci/test-deps
