@@ -7,6 +7,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	parley/pkg v0.0.0
 	parley/pkg/testx v0.0.0
+	pgregory.net/rapid v1.3.0
 )
 
 require (

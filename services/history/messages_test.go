@@ -278,7 +278,7 @@ func TestReadMarkers(t *testing.T) {
 			in = append(in, c.send("lisa", "avi", fmt.Sprint(i), "text"))
 			c.send("avi", "lisa", fmt.Sprint("o", i), "own")
 		}
-		// Straight after sending: Read waits for SQL.
+		c.settle()
 		for _, step := range []struct{ ask, seq, unread int64 }{
 			{in[2], in[2], 3}, {in[1], in[2], 3}, {0, in[2], 3}, {in[5], in[5], 0}, {1 << 40, in[5] + 1, 0}, {in[0], in[5] + 1, 0},
 		} {
@@ -287,10 +287,22 @@ func TestReadMarkers(t *testing.T) {
 				t.Errorf("read %d: %+v, want %+v", step.ask, r, step)
 			}
 		}
+		// Straight after sending: Read waits for SQL, or the marker would stop short.
+		for i := range 20 {
+			seq := c.send("lisa", "avi", fmt.Sprint("live", i), "text")
+			if r := ask[api.ReadResponse](c, api.HistoryRead, readOf("avi", "lisa", seq)); r.Seq != seq || !r.Moved || r.Unread != 0 {
+				t.Fatalf("read live %d: %+v", seq, r)
+			}
+		}
+		first := ask[api.ReadResponse](c, api.HistoryRead, readOf("lisa", "zoe", c.send("zoe", "lisa", "1", "the room's first")))
+		if !first.Moved {
+			t.Errorf("a new room: %+v", first)
+		}
+		end := c.ends()[0] - 1
 		c.send("lisa", "avi", "new", "text")
 		c.settle()
 		conv := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "avi"}).Conversations[0]
-		if conv.Unread != 1 || conv.ReadSeq != in[5]+1 || conv.DeliveredSeq != in[5]+1 {
+		if conv.Unread != 1 || conv.ReadSeq != end || conv.DeliveredSeq != end {
 			t.Errorf("conversation %+v", conv)
 		}
 		if r := ask[api.ReadResponse](c, api.HistoryRead, readOf("avi", "nobody", 3)); r != (api.ReadResponse{}) {
@@ -299,4 +311,3 @@ func TestReadMarkers(t *testing.T) {
 		c.refused(wire.InvalidArgument, api.HistoryRead, api.ReadRequest{User: "eve", A: "avi", B: "lisa", Seq: 1})
 	})
 }
-

@@ -82,8 +82,12 @@ func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time)
 		}
 		return x.Device < y.Device || x.Device == y.Device && x.Peer < y.Peer
 	})
+	devices, err := s.unused(ctx, moving, now)
+	if err != nil {
+		return err
+	}
 	return s.db.InTx(ctx, func(tx *sql.Tx) error {
-		if err := s.useDevices(ctx, tx, moving, now); err != nil {
+		if err := s.useDevices(ctx, tx, devices, now); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered)
@@ -96,43 +100,50 @@ func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time)
 	})
 }
 
-// useDevices notes that devices are in use, and lets the oldest ones go of users who have too many. It runs on sorted cursors.
-func (s *Store) useDevices(ctx context.Context, tx *sql.Tx, cs []cursor, now time.Time) error {
-	var last cursor
+// unused are the devices of cursors that are new, or whose use was last noted long ago.
+func (s *Store) unused(ctx context.Context, cs []cursor, now time.Time) (out []cursor, err error) {
+	var list []cursor
 	for _, c := range cs {
-		if c.Device == "" || c.User == last.User && c.Device == last.Device {
-			continue
+		if n := len(list); c.Device != "" && (n == 0 || list[n-1].User != c.User || list[n-1].Device != c.Device) {
+			list = append(list, cursor{User: c.User, Device: c.Device})
 		}
-		last = c
-		var used int64
-		err := tx.QueryRowContext(ctx, `SELECT used_at FROM history_devices WHERE username = $1 AND device = $2`, c.User, c.Device).Scan(&used)
-		if err == nil && now.UnixMilli()-used < deviceDay.Milliseconds() {
-			continue
-		}
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("read a device: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO history_devices (username, device, used_at) VALUES ($1, $2, $3)
-			ON CONFLICT (username, device) DO UPDATE SET used_at = excluded.used_at`, c.User, c.Device, now.UnixMilli()); err != nil {
-			return fmt.Errorf("note a device: %w", err)
-		}
-		if err == nil {
-			continue // it was known
-		}
-		var gone []string
-		if err := each(ctx, tx, "devices", `SELECT device FROM history_devices WHERE username = $1 AND device <> $2 ORDER BY used_at DESC, device LIMIT 1000 OFFSET $3`,
-			[]any{c.User, c.Device, MaxDevices - 1}, func(r *sql.Rows) error {
-				var d string
-				err := r.Scan(&d)
-				gone = append(gone, d)
-				return err
-			}); err != nil {
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	err = each(ctx, s.db, "devices", `SELECT l.u, l.d FROM `+s.list(1, "l", "u", "d")+` LEFT JOIN history_devices v ON v.username = l.u AND v.device = l.d
+		WHERE v.used_at IS NULL OR v.used_at < $2 ORDER BY l.u, l.d`, []any{toJSON(list), now.Add(-deviceDay).UnixMilli()}, func(r *sql.Rows) error {
+		var c cursor
+		err := r.Scan(&c.User, &c.Device)
+		out = append(out, c)
+		return err
+	})
+	return out, err
+}
+
+// useDevices notes that devices are in use, and lets the ones go that were longest not used of users who have too many.
+func (s *Store) useDevices(ctx context.Context, tx *sql.Tx, cs []cursor, now time.Time) error {
+	if len(cs) == 0 {
+		return nil
+	}
+	list := toJSON(cs)
+	if _, err := tx.ExecContext(ctx, `INSERT INTO history_devices (username, device, used_at) SELECT l.u, l.d, $2 FROM `+s.list(1, "l", "u", "d")+` WHERE true
+		ON CONFLICT (username, device) DO UPDATE SET used_at = excluded.used_at`, list, now.UnixMilli()); err != nil {
+		return fmt.Errorf("note devices: %w", err)
+	}
+	var gone []cursor
+	if err := each(ctx, tx, "devices", `SELECT username, device FROM (SELECT username, device, row_number() OVER (PARTITION BY username ORDER BY used_at DESC, device) AS n
+		FROM history_devices WHERE username IN (SELECT u FROM `+s.list(1, "l", "u", "d")+`)) x WHERE n > $2`, []any{list, MaxDevices}, func(r *sql.Rows) error {
+		var c cursor
+		err := r.Scan(&c.User, &c.Device)
+		gone = append(gone, c)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, c := range gone {
+		if err := dropDevice(ctx, tx, c.User, c.Device); err != nil {
 			return err
-		}
-		for _, d := range gone {
-			if err := dropDevice(ctx, tx, c.User, d); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
