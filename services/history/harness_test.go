@@ -285,13 +285,6 @@ func (c *client) catchUp(item api.CatchUpItem) (out []api.StoredMessage, pages i
 	}
 }
 
-func contents(ms []api.StoredMessage) (out []string) {
-	for _, m := range ms {
-		out = append(out, m.Content)
-	}
-	return out
-}
-
 func seqs(ms []api.StoredMessage) (out []int64) {
 	for _, m := range ms {
 		out = append(out, m.Seq)

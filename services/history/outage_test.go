@@ -108,8 +108,7 @@ func TestClusterNodesStopInTurn(t *testing.T) {
 	}
 }
 
-// Two replicas, the owner is stopped hard and softly while messages flow: each message is stored once, announcements leave no hole that rows
-// do not fill.
+// Two replicas, and the owner is stopped while messages flow: each message is stored once.
 func TestReplicasTakeOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		n := testx.NatsServer(t)
