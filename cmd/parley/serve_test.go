@@ -69,7 +69,10 @@ func (b *buffer) String() string {
 // start runs parley serve until it is ready.
 func start(t *testing.T, data string, args ...string) *server {
 	t.Helper()
-	s := launch(t, append([]string{"--http", "127.0.0.1:0", "--data", data}, args...)...)
+	if len(args) == 0 {
+		args = []string{"--http", "127.0.0.1:0"}
+	}
+	s := launch(t, append(args, "--data", data)...)
 	testx.Eventually(t, "parley is ready", time.Minute, func() bool {
 		select {
 		case <-s.done:
@@ -233,6 +236,44 @@ func TestKillAfterAccepted(t *testing.T) {
 	page, err := s.login("Avi", "MoreMoreMore").Messages(t.Context(), "Avi&Lisa", client.MessagesQuery{})
 	if err != nil || len(page.Messages) != len(want) {
 		t.Errorf("history has %d messages, %v", len(page.Messages), err)
+	}
+}
+
+// The server dies and comes back under two connected clients: they come back too, and what one sends meanwhile is
+// accepted after all and arrives once.
+func TestRestartUnderClients(t *testing.T) {
+	data, addr := t.TempDir(), fmt.Sprint("127.0.0.1:", testx.FreePort(t))
+	s := start(t, data, "--http", addr)
+	lisa, avi := s.dial(s.login("Lisa", "TestMe")), s.dial(s.login("Avi", "MoreMoreMore"))
+	next[client.CaughtUp](t, lisa)
+	next[client.CaughtUp](t, avi)
+	send(t, lisa, "before")
+	for i, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		s.stop(sig)
+		next[client.Disconnected](t, lisa)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := lisa.Send(t.Context(), "Avi&Lisa", fmt.Sprint("meanwhile ", i))
+			sent <- err
+		}()
+		s = start(t, data, "--http", addr)
+		select {
+		case err := <-sent:
+			if err != nil {
+				t.Fatalf("send through a restart: %v", err)
+			}
+		case <-time.After(60 * time.Second):
+			t.Fatal("a send through a restart has no outcome after 60 s")
+		}
+		next[client.Reconnected](t, lisa)
+	}
+	send(t, lisa, "after")
+	var got []string
+	for len(got) < 4 {
+		got = append(got, next[client.Message](t, avi).Content)
+	}
+	if want := "[before meanwhile 0 meanwhile 1 after]"; fmt.Sprint(got) != want {
+		t.Errorf("avi got %q, want %s", got, want)
 	}
 }
 

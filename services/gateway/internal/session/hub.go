@@ -254,16 +254,20 @@ func (h *Hub) connections() []ticker {
 	return out
 }
 
-// add takes a connection; false while draining.
-func (h *Hub) add(c ticker) bool {
+// add takes a connection, or says why not and how to end it.
+func (h *Hub) add(c ticker) (why wire.Close, err error) {
+	// Before the router knows the streams, a session could neither send nor resume.
+	if !h.Router.Primed() {
+		return wire.CloseTryLater, errStarting
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.draining {
-		return false
+		return wire.CloseDraining, errDraining
 	}
 	h.tickers[c] = struct{}{}
 	h.m.connections.Inc()
-	return true
+	return wire.Close{}, nil
 }
 
 func (h *Hub) remove(c ticker, why wire.Close) {

@@ -63,12 +63,11 @@ func (n *Native) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &admitted{native: native{hub: n.hub, conn: conn, opened: time.Now()}, release: release}
-	switch {
-	case admitErr != nil:
+	if admitErr != nil {
 		c.refuse(admitErr, wire.CloseTooMany)
-	case !n.hub.add(&c.native):
-		c.refuse(errDraining, wire.CloseDraining)
-	case has:
+	} else if why, err := n.hub.add(&c.native); err != nil {
+		c.refuse(err, why)
+	} else if has {
 		c.authenticate(tok, "")
 	}
 	conn.Start(c)

@@ -71,6 +71,7 @@ type seqKey struct {
 var (
 	errTooMany    = wire.E(wire.TooManyConnections, "this user has too many connections here; close one")
 	errDraining   = wire.E(wire.Unavailable, "this gateway is shutting down; connect again")
+	errStarting   = wire.E(wire.Unavailable, "this gateway is starting; connect again")
 	errBusy       = &wire.Error{Code: wire.RateLimited, Message: "too many requests of this connection are under way", RetryAfterMS: 1000}
 	errNotOwnRoom = wire.E(wire.Forbidden, "this is not a room of yours")
 	errRoomName   = wire.E(wire.InvalidArgument, "a room is two different user names joined with &")
