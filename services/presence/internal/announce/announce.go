@@ -210,7 +210,7 @@ func (c *Core) Run(ctx context.Context) error {
 // Ready is nil when Redis answered lately.
 func (c *Core) Ready() error {
 	if time.Since(time.Unix(0, c.lastOK.Load())) > 3*time.Second+3*c.tick {
-		return errors.New("Redis does not answer")
+		return errors.New("no answer from Redis")
 	}
 	return nil
 }
