@@ -62,7 +62,7 @@ func startPostgres(g *proc.Group) (string, func(), error) {
 	}
 	bin := filepath.Dir(initdb)
 	p, err := g.Start(proc.Spec{Name: "postgres", Path: filepath.Join(bin, "postgres"), Dir: dir, Cred: cred, Stop: syscall.SIGINT, Args: []string{
-		"-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "logging_collector=off", "-c", "session_preload_libraries=auto_explain", "-c", "auto_explain.log_min_duration=60ms"}})
+		"-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "logging_collector=off"}})
 	if err != nil {
 		remove()
 		return "", nil, err
