@@ -627,3 +627,40 @@ func TestDeadLinkIsClosed(t *testing.T) {
 		t.Fatalf("got %v", l.closed)
 	}
 }
+
+func TestAcceptedIsNotReceivedAsWell(t *testing.T) {
+	w := newWorld(t, nil)
+	w.mu.Lock()
+	w.down = true
+	w.mu.Unlock()
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	_ = s.Join(everyone, "")
+	// While the join waits for history, one message is accepted and another is under way.
+	first, second := w.say(avisLisa, "Lisa", false), w.say(avisLisa, "Lisa", false)
+	var p bus.Publisher
+	two := &outgoing{pub: p.New(bus.Publication{Room: avisLisa, P: second.P, ID: second.ID, Content: second.Content})}
+	one := &outgoing{pub: p.New(bus.Publication{Room: avisLisa, P: first.P, ID: first.ID, Content: first.Content}), next: two}
+	third := w.say(avisLisa, "Avi", false)
+	s.mu.Lock()
+	s.queues, s.queued = map[room.Room]*outgoing{avisLisa: one}, 2
+	s.accepted(one, &wire.Message{ID: first.ID, Seq: first.Seq}, first.P)
+	s.mu.Unlock()
+	w.mu.Lock()
+	w.down = false
+	w.mu.Unlock()
+	w.apply(10, false)
+	w.verifyOnly(l, third.ID)
+}
+
+// verifyOnly checks that one message arrives and nothing else.
+func (w *world) verifyOnly(l *wireLog, id string) {
+	w.t.Helper()
+	l.waitCaughtUp(w.t)
+	testx.Eventually(w.t, "the message arrives", 10*time.Second, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.messages) > 0 })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.messages) != 1 || l.messages[0].ID != id {
+		w.t.Fatalf("got %+v", l.messages)
+	}
+}

@@ -205,7 +205,7 @@ func (s *Session) catchUps() {
 	for {
 		s.mu.Lock()
 		if s.closed || len(s.jobs) == 0 {
-			s.joining = false
+			s.joining, s.own = false, nil
 			s.mu.Unlock()
 			return
 		}
@@ -402,6 +402,9 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 		for i := range res.Messages {
 			if r.s.closed {
 				break
+			}
+			if r.s.isOwn(&res.Messages[i]) {
+				continue
 			}
 			d := router.FromStored(&res.Messages[i])
 			d.Message.Late = r.late

@@ -26,7 +26,7 @@ type outgoing struct {
 const (
 	maxQueued     = 1024
 	maxQueueBytes = 2 << 20
-	maxByHand     = 256
+	maxNoted      = 256
 )
 
 var (
@@ -163,6 +163,10 @@ func (s *Session) done(o *outgoing, m *wire.Message, err error) {
 func (s *Session) accepted(o *outgoing, m *wire.Message, p int) *outgoing {
 	next := s.pop(o)
 	s.hub.m.accepted.Inc()
+	if s.joining {
+		// What a running catch-up reads includes it; message_accepted stands for it.
+		s.own = note(s.own, seqKey{p, m.Seq})
+	}
 	if !s.closed {
 		s.wire.Send(wire.EvAccepted, (*Accepted)(m), o.re)
 		s.wrote(o.pub.Room, p, m.Seq, false)
@@ -189,13 +193,29 @@ func (s *Session) pop(o *outgoing) (next *outgoing) {
 	return next
 }
 
+// isOwn reports that a message read from history is one that this session sends or has just sent. It needs mu.
+func (s *Session) isOwn(m *api.StoredMessage) bool {
+	if m.Sender != s.user {
+		return false
+	}
+	if _, ok := s.own[seqKey{m.P, m.Seq}]; ok {
+		return true
+	}
+	o := s.queues[room.Room{A: m.A, B: m.B}]
+	return o != nil && o.pub.ID == m.ID && o.pub.Content == m.Content // its answer comes
+}
+
 // noteByHand needs mu.
-func (s *Session) noteByHand(k seqKey) {
-	if s.byHand == nil {
-		s.byHand = map[seqKey]struct{}{}
+func (s *Session) noteByHand(k seqKey) { s.byHand = note(s.byHand, k) }
+
+// note adds k to a set that stays small.
+func note(set map[seqKey]struct{}, k seqKey) map[seqKey]struct{} {
+	if set == nil {
+		set = map[seqKey]struct{}{}
 	}
-	if len(s.byHand) >= maxByHand {
-		clear(s.byHand) // their copies are long overdue
+	if len(set) >= maxNoted {
+		clear(set) // their copies are long overdue; one that comes after all is dropped by the client's dedupe
 	}
-	s.byHand[k] = struct{}{}
+	set[k] = struct{}{}
+	return set
 }

@@ -47,6 +47,7 @@ type Session struct {
 	queued     int
 	queueBytes int
 	byHand     map[seqKey]struct{} // accepted without their copy, which may still come
+	own        map[seqKey]struct{} // accepted while a catch-up runs, which reads them too
 
 	// What it has confirmed (cursor.go).
 	dirty     map[room.Room]written
