@@ -47,6 +47,7 @@ type Native struct {
 // NewNative makes the handler.
 func NewNative(h *Hub, cfg wsconn.Config, admit func(*http.Request) (func(), error)) *Native {
 	cfg.FrameBytes = h.cfg.FrameBytes
+	cfg.TooLarge = wire.EncodeError(wire.E(wire.TooLarge, "the frame is larger than limits.frame_bytes"), "")
 	return &Native{hub: h, upgrader: wsconn.NewUpgrader(cfg, Subprotocol), Admit: admit}
 }
 
@@ -274,8 +275,8 @@ func asNil(err error) error {
 	return asWire(err)
 }
 
-// BadFrame implements wsconn.Handler.
-func (n *native) BadFrame() { n.bad(errBinary, "") }
+// Binary implements wsconn.Handler.
+func (n *native) Binary([]byte) { n.bad(errBinary, "") }
 
 // bad answers a frame that could not be understood; too many of them end the connection.
 func (n *native) bad(err error, re string) {
