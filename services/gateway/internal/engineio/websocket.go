@@ -14,7 +14,9 @@ type direct Conn
 func (d *direct) Frame(b []byte) { (*Conn)(d).frame(b) }
 
 // Binary implements wsconn.Handler.
-func (d *direct) Binary(b []byte) { (*Conn)(d).packet(packet{kind: typeMessage, binary: true, data: b}) }
+func (d *direct) Binary(b []byte) {
+	(*Conn)(d).packet(packet{kind: typeMessage, binary: true, data: b})
+}
 
 // Pong implements wsconn.Handler: the WebSocket's own pings are not used.
 func (d *direct) Pong(uint32) {}

@@ -29,6 +29,7 @@ type world struct {
 	online   map[string]bool
 	unknown  bool // presence
 	lastSeen map[string]int64
+	ended    int // logins that AuthEndLogins ended
 	notReady error
 	page     api.PageResponse
 	convs    api.ConversationsPage
@@ -132,6 +133,20 @@ func (w *world) PresenceLastSeen(ctx context.Context, r api.LastSeenRequest) (ap
 	return out, w.fail["last_seen"]
 }
 
+func (w *world) OnlineUsers(most int) (users []string, known bool) {
+	for u, online := range w.online {
+		if online && len(users) < most {
+			users = append(users, u)
+		}
+	}
+	return users, !w.unknown
+}
+func (w *world) AuthCheck(_ context.Context, c api.Credentials) (api.CheckResponse, error) {
+	return api.CheckResponse{Username: c.Username, Admin: c.Username == "Admin"}, w.fail["check"]
+}
+func (w *world) AuthEndLogins(_ context.Context, r api.EndLoginsRequest) (api.EndLoginsResponse, error) {
+	return api.EndLoginsResponse{Username: r.Username, Ended: w.ended}, w.fail["end_logins"]
+}
 func (w *world) IsOnline(user string) (online, known bool) { return w.online[user], !w.unknown }
 
 func (w *world) Resolve(_ context.Context, name string) (string, error) {

@@ -124,6 +124,7 @@ func (w *world) Notify(_ room.Room, e api.Ephemeral) {
 	defer w.mu.Unlock()
 	w.notices = append(w.notices, e)
 }
+func (w *world) AuthLogout(context.Context, api.LogoutRequest) error { return nil }
 func (w *world) AuthRelations(context.Context, api.RelationsRequest) (api.Relations, error) {
 	return api.Relations{}, nil
 }
@@ -312,7 +313,11 @@ func (l *wireLog) Probe(n uint32) {
 	defer l.mu.Unlock()
 	l.probes = append(l.probes, n)
 }
-func (l *wireLog) LastReceived() int64        { return l.rx }
+func (l *wireLog) Beats() bool         { return false }
+func (l *wireLog) LastReceived() int64 { return l.rx }
+func (l *wireLog) JoinSent(s *Session, r room.Room) error {
+	return s.joinSent(r)
+}
 func (l *wireLog) Close(why wire.Close)       { l.mu.Lock(); defer l.mu.Unlock(); l.closed = &why }
 func (l *wireLog) Wait(context.Context) error { return nil }
 

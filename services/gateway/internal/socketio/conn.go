@@ -104,6 +104,9 @@ func (c *Conn) expectConnect() {
 	})
 }
 
+// Discard is for a Conn whose connection is refused after all.
+func (c *Conn) Discard() { c.timer.Stop() }
+
 // Engine is the connection below.
 func (c *Conn) Engine() *engineio.Conn { return c.engine }
 
