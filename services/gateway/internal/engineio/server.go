@@ -182,7 +182,7 @@ func answer(w http.ResponseWriter, resp Response) {
 	}
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(resp.Status)
-	_, _ = w.Write(resp.Body) // Response.Body of a broken connection: its client ends the session (see Conn.poll)
+	_, _ = w.Write(resp.Body) // a client whose poll fails ends the session
 }
 
 // refuse answers an error of Accept.
@@ -332,19 +332,20 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 			return
 		}
 	}
-	if !foreign {
-		answer(w, s.Exchange(r.Context(), req))
-		return
+	resp, err := Response{}, error(nil)
+	if foreign {
+		resp, err = s.cfg.Forward(r.Context(), node, req)
+	} else {
+		resp = s.Exchange(r.Context(), req)
 	}
-	resp, err := s.cfg.Forward(r.Context(), node, req)
 	switch {
 	case errors.Is(err, ErrNoNode):
 		fail(w, failSession)
 	case err != nil:
 		fail(w, failAway)
-	case r.Context().Err() != nil:
-		// What the answer carries was taken out of the session and will not arrive.
-		s.forget(context.WithoutCancel(r.Context()), node, true, req)
+	case r.Context().Err() != nil && !req.Post && resp.Status == http.StatusOK:
+		// What the answer carries was taken out of the session and will not arrive: a pong to a later ping would say that it has.
+		s.forget(context.WithoutCancel(r.Context()), node, foreign, req)
 	default:
 		answer(w, resp)
 	}
