@@ -213,6 +213,10 @@ func (s *Server) open(sid string, upgrades ...string) []byte {
 // cookies must go on showing this one, so the id alone is of no use to others.
 const CookieName = "parley_sio"
 
+// maxSID bounds the ids that other nodes are asked about, which whoever comes may make up: ours have at most 64 bytes, and a subject of NATS
+// that is too long ends the whole node's connection there.
+const maxSID = 100
+
 // newSID makes a session id: 18 random bytes, which nobody guesses, behind the name of the node.
 func (s *Server) newSID() string {
 	if s.cfg.Node == "" {
@@ -313,7 +317,7 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 	}
 	node, _, ok := strings.Cut(sid, ".")
 	foreign := ok && node != s.cfg.Node && s.cfg.Forward != nil
-	if !foreign && s.get(sid) == nil {
+	if foreign && (node == "" || len(sid) > maxSID) || !foreign && s.get(sid) == nil {
 		fail(w, failSession)
 		return
 	}
