@@ -346,6 +346,8 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 	case errors.Is(err, ErrNoNode):
 		fail(w, failSession)
 	case err != nil:
+		// It may have been done, and its answer is lost: what a poll took is missing.
+		s.forget(context.WithoutCancel(r.Context()), node, foreign, req)
 		fail(w, failAway)
 	case r.Context().Err() != nil && !req.Post && resp.Status == http.StatusOK:
 		// What the answer carries was taken out of the session and will not arrive: a pong to a later ping would say that it has.
