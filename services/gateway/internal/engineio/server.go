@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/pkg/wire"
@@ -52,6 +53,8 @@ type Server struct {
 	accept   Accept
 	upgrader *wsconn.Upgrader
 
+	round atomic.Int64 // Unix ns: when Run last looked at the connections
+
 	mu    sync.Mutex
 	conns map[string]*Conn
 }
@@ -69,7 +72,7 @@ func New(cfg Config, accept Accept) *Server {
 
 // Run sends heartbeats and ends who does not answer them, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	every := min(time.Second, max(10*time.Millisecond, min(s.cfg.PingInterval, s.cfg.PingTimeout)/10))
+	every := s.every()
 	t := time.NewTicker(every)
 	defer t.Stop()
 	last := time.Now()
@@ -86,12 +89,25 @@ func (s *Server) Run(ctx context.Context) error {
 			pause = 0 // as usual
 		}
 		last = now
+		s.round.Store(now.UnixNano())
 		list = s.list(list[:0])
 		for i, c := range list {
 			c.beat(now, pause)
 			list[i] = nil
 		}
 	}
+}
+
+// every is how often Run looks at the connections.
+func (s *Server) every() time.Duration {
+	return min(time.Second, max(10*time.Millisecond, min(s.cfg.PingInterval, s.cfg.PingTimeout)/10))
+}
+
+// paused reports whether Run has not looked for so long that nothing may have run here: then it is Run that judges who is late. Like a
+// heartbeat that we send late (Conn.check), half of a timeout counts as that.
+func (s *Server) paused(now int64) bool {
+	last := s.round.Load()
+	return last != 0 && now-last > int64(s.every()+s.cfg.PingTimeout/2)
 }
 
 func (s *Server) list(out []*Conn) []*Conn {
