@@ -194,7 +194,7 @@ func (w *world) deps(reg *prometheus.Registry) Deps {
 		}),
 		SocketIO: w.socketIO, Held: w.held,
 		Served: func(user string, online []string) { w.served = append(w.served, user+": "+strings.Join(online, " ")) },
-		Log: testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
+		Log:    testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
 	}
 }
 
