@@ -50,12 +50,16 @@ func (m messages) Pong(uint32) {}
 // Closed implements engineio.Handler.
 func (m messages) Closed(wire.Close) {}
 
+// SocketIO is their configuration of Socket.IO.
+func SocketIO() socketio.Config {
+	return socketio.Config{ConnectTimeout: ConnectTimeout, Attachments: 10, AttachmentBytes: MaxPayload}
+}
+
 // NewSocketIO has two namespaces, tells clients the payload that they came with, and sends back what it gets.
-func NewSocketIO(cfg engineio.Config) *engineio.Server {
-	scfg := &socketio.Config{ConnectTimeout: ConnectTimeout, Attachments: 10, AttachmentBytes: MaxPayload}
+func NewSocketIO(cfg engineio.Config, scfg socketio.Config) *engineio.Server {
 	return engineio.New(cfg, func(c *engineio.Conn, _ *http.Request) (engineio.Handler, error) {
 		e := &events{}
-		e.c = socketio.New(scfg, c, e)
+		e.c = socketio.New(&scfg, c, e)
 		return e.c, nil
 	})
 }
