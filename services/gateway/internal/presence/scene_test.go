@@ -33,6 +33,7 @@ type scene struct {
 	sids  atomic.Uint64
 	// settle is longer where a test counts on all gateways having registered meanwhile, on any machine.
 	settle time.Duration
+	lines  []*line // of all replicas and gateways
 }
 
 // The embedded store runs scripts slowly under the race detector; shorter times than these overload it, and leases run out.
@@ -62,7 +63,10 @@ func on(t *testing.T, f func(t *testing.T, redis string, replicas int)) {
 }
 
 // replica starts one more presence service; stop ends it.
-func (s *scene) replica() (stop func()) {
+func (s *scene) replica() (stop func()) { return s.replicaOn(newLine()) }
+
+func (s *scene) replicaOn(l *line) (stop func()) {
+	s.lines = append(s.lines, l)
 	cfg := service.Config{
 		RedisURL: config.Secret("redis://" + s.redis + "/0"), Lease: lease, Grace: grace, Settle: s.settle, Tick: 200 * time.Millisecond, LastSeen: time.Hour,
 	}
@@ -71,7 +75,7 @@ func (s *scene) replica() (stop func()) {
 	if err := cfg.Validate(); err != nil {
 		s.t.Fatalf("settings: %v", err)
 	}
-	svc, err := service.New(cfg, service.Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry()})
+	svc, err := service.New(cfg, service.Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry(), NATS: []nats.Option{nats.SetCustomDialer(l)}})
 	if err != nil {
 		s.t.Fatalf("presence: %v", err)
 	}
@@ -98,11 +102,21 @@ type gateway struct {
 	nc   *nats.Conn
 	cut  atomic.Bool                 // nothing passes in either direction
 	drop atomic.Pointer[func() bool] // whether to lose an event
+	slow atomic.Int64                // ns that registering again takes
 	stop func()
 }
 
 func (s *scene) gateway() *gateway {
-	g := &gateway{nc: s.nats.Connect()}
+	l := newLine()
+	s.lines = append(s.lines, l)
+	nc, err := nats.Connect(s.nats.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.SetCustomDialer(l),
+		// As the real one: gateways come back at different times.
+		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond))
+	if err != nil {
+		s.t.Fatalf("connect to NATS: %v", err)
+	}
+	s.t.Cleanup(nc.Close)
+	g := &gateway{nc: nc}
 	g.Mirror = New(g, g, Config{
 		Heartbeat: 250 * time.Millisecond, UnknownAfter: 1500 * time.Millisecond,
 		Collect: 2 * time.Millisecond, Batch: 5 * time.Millisecond, Patience: 60 * time.Millisecond, Timeout: time.Second,
@@ -135,6 +149,7 @@ func (g *gateway) PresenceSnapshot(ctx context.Context, req api.SnapshotRequest)
 }
 
 func (g *gateway) PresenceResync(ctx context.Context, req api.ResyncRequest) error {
+	pause(ctx, time.Duration(g.slow.Load()))
 	_, err := call[api.Empty](ctx, g, api.PresenceResync, req)
 	return err
 }
