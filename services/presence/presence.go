@@ -93,6 +93,8 @@ func (s *Service) Run(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	svc.Stop(stop)
-	_ = s.nc.FlushWithContext(stop) // the last announcements; without them gateways find the gap themselves
+	if s.nc.IsConnected() {
+		_ = s.nc.FlushWithContext(stop) // the last announcements; without them gateways find the gap themselves
+	}
 	return err
 }
