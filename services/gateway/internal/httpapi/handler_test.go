@@ -267,7 +267,7 @@ func TestHeadersAndPage(t *testing.T) {
 	if csp := r.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "style-src 'sha256-") || strings.Contains(csp, "unsafe") {
 		t.Errorf("policy %q", csp)
 	}
-	for _, rt := range (&handler{}).routes() {
+	for _, rt := range append((&handler{}).routes(), route{pattern: WebSocketRoute}, route{pattern: "GET " + SocketIORoute}) {
 		path, _ := operation(rt.pattern)
 		if path != "/" && !strings.Contains(page, path) {
 			t.Errorf("the page does not name %s", path)

@@ -160,7 +160,8 @@ func (c *seedConn) setSession(s *Session) {
 // Connect implements socketio.Handler.
 func (c *seedConn) Connect(namespace string, _ json.RawMessage) error {
 	if namespace != socketio.Root {
-		return errors.New("Invalid namespace") //nolint:staticcheck // the reference implementation's text
+		//lint:ignore ST1005 the reference implementation's text
+		return errors.New("Invalid namespace")
 	}
 	return nil
 }

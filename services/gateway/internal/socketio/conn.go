@@ -81,7 +81,6 @@ type Conn struct {
 
 type partial struct {
 	packet
-	text  []byte
 	got   [][]byte
 	bytes int
 }

@@ -69,7 +69,8 @@ type events struct{ c *socketio.Conn }
 // Connect implements socketio.Handler.
 func (e *events) Connect(namespace string, _ json.RawMessage) error {
 	if namespace != socketio.Root && namespace != "/custom" {
-		return errors.New("Invalid namespace") //nolint:staticcheck // the reference implementation's text
+		//lint:ignore ST1005 the reference implementation's text
+		return errors.New("Invalid namespace")
 	}
 	return nil
 }
