@@ -605,7 +605,7 @@ func (c *seedConn) announce(user string, online bool) {
 // come before older ones, as message_accepted may on the native wire; what was sent before the room was joined is read by the catch-up.
 func (s *Session) receives(m *wire.Message) bool {
 	r, err := room.Parse(m.Room)
-	return err == nil && s.joined(r)
+	return err == nil && (s.joined(r) || s.joinPending(r)) // a catch-up that still waits passes it over, too (accepted)
 }
 
 // encode is a message as these clients get it; what they do not know of it does no harm.
