@@ -25,6 +25,7 @@ func accept(s *Session, m api.StoredMessage) {
 	s.queues[rm] = o
 	s.queued++
 	s.queueBytes += len(m.Content)
+	s.noteByHand(seqKey{m.P, m.Seq})
 	s.accepted(o, &wire.Message{Room: rm.String(), Sender: m.Sender, ID: m.ID, Content: m.Content, Seq: m.Seq}, m.P)
 }
 
@@ -80,7 +81,7 @@ func TestCursorStaysBehindARunningCatchUp(t *testing.T) {
 			}
 			// The gateway dies: the next session gets them, and this one too when it does not.
 			w.setDeaf(false)
-			l.waitCaughtUp(t)
+			testx.Eventually(t, "the catch-up ends", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.joining })
 			s.tick(time.Now())
 			if len(l.probes) != 1 {
 				t.Fatal("everything was sent, and is not asked about")
@@ -100,7 +101,7 @@ func TestCursorFollowsThePagesOfARunningCatchUp(t *testing.T) {
 	s, l := w.open("Lisa")
 	defer s.gone(true)
 	_ = s.Join(wire.Join{Room: "Avi&Lisa"}, "")
-	l.waitCaughtUp(t)
+	testx.Eventually(t, "the catch-up ends", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.joining })
 	// Another room's catch-up does not end: what was read before counts all the same, what comes live after it waits.
 	w.setDeaf(true)
 	_ = s.Join(wire.Join{Room: "Era&Lisa"}, "")
