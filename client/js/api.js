@@ -1,3 +1,4 @@
+// @ts-check
 import { Connection } from "./connection.js";
 import { ServerError, isCode } from "./errors.js";
 import { within } from "./util.js";

@@ -1,3 +1,4 @@
+// @ts-check
 import { Ledger } from "./ledger.js";
 import { CloseError, NotConnectedError, OutcomeUnknownError, ServerError, isCode, isRefusedToken, shouldReconnect } from "./errors.js";
 import { Deferred, newId, orAbort, sleep, within } from "./util.js";

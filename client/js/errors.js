@@ -1,3 +1,4 @@
+// @ts-check
 /** What the server refused, over HTTP or on the socket. `code` is stable, `message` is for people. */
 export class ServerError extends Error {
   /**

@@ -1,3 +1,4 @@
+// @ts-check
 /** @typedef {import("./api.js").Message} Message */
 
 // Limits, and what happens at each.

@@ -1,3 +1,4 @@
+// @ts-check
 // A WebSocket client for Node versions that have none (20): text frames, the part of the browser's interface that connection.js
 // uses. RFC 6455 without extensions.
 import { createHash, randomBytes } from "node:crypto";

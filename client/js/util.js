@@ -1,3 +1,4 @@
+// @ts-check
 /** An id for a message: 128 random bits. */
 export function newId() {
   // Not crypto.randomUUID, which browsers have on secure origins only.

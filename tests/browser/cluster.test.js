@@ -1,3 +1,4 @@
+// @ts-check
 // The SDK against three gateways behind one address, one of them killed.
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,3 +1,4 @@
+// @ts-check
 // The SDK against a real server: one process, killed and started again on the way.
 import assert from "node:assert/strict";
 import { test } from "node:test";
