@@ -376,7 +376,7 @@ func (c *seedConn) enter(s *Session, r room.Room) error {
 		if err := s.joinSent(r); err != nil {
 			return err
 		}
-		c.watch(s, []room.Room{r})
+		c.watch(s)
 		return nil
 	}
 	for _, have := range c.pending {
@@ -401,36 +401,62 @@ func (c *seedConn) begin() {
 		return // signed out since
 	}
 	c.begun, c.pending = true, nil
-	if online := c.seed.served.take(s.user); len(online) > 0 {
-		s.mu.Lock()
-		c.told = make(map[string]struct{}, len(online))
-		for _, u := range online {
-			if u != s.user {
-				c.told[u] = struct{}{}
-			}
-		}
-		s.mu.Unlock()
+	// What the list said must be compared with everybody whom it was about: where nobody is watched at first, with the second snapshot.
+	narrow := watchesNobody(s)
+	online := c.seed.served.take(s.user)
+	if !narrow {
+		c.tell(s, online)
 	}
 	if err := s.join(joinJob{rooms: rooms}); err != nil {
 		// NATS is away: nothing was announced. The client joins again when it connects again.
 		c.Close(wire.CloseTryLater)
 		return
 	}
-	c.watch(s, rooms)
+	if narrow {
+		c.tell(s, online)
+	}
+	c.watch(s)
 }
 
-// watch widens presence to the peers of rooms, where a session does not get it from everybody or from its whole roster anyway.
-func (c *seedConn) watch(s *Session, rooms []room.Room) {
-	if list := s.defaultWatch(); list == nil || len(list) > 0 {
+// tell notes whom the client knows to be online, from the contacts list that it was served.
+func (c *seedConn) tell(s *Session, online []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range online {
+		if u != s.user {
+			c.note(u)
+		}
+	}
+}
+
+// note needs the session's lock.
+func (c *seedConn) note(user string) {
+	if c.told == nil {
+		c.told = map[string]struct{}{}
+	}
+	c.told[user] = struct{}{}
+}
+
+// watchesNobody reports whether a session gets presence neither of everybody nor of a roster.
+func watchesNobody(s *Session) bool {
+	list := s.defaultWatch()
+	return list != nil && len(list) == 0
+}
+
+// watch widens presence to the peers of all rooms that were joined, where a session watches nobody by itself.
+func (c *seedConn) watch(s *Session) {
+	if !watchesNobody(s) {
 		return
 	}
 	s.mu.Lock()
-	peers := make([]string, 0, len(s.rooms)+len(rooms))
+	peers := make([]string, 0, len(s.rooms))
 	for r := range s.rooms {
 		peers = append(peers, r.Peer(s.user))
 	}
-	for _, r := range rooms {
-		peers = append(peers, r.Peer(s.user)) // twins are dropped by Watch
+	for _, j := range s.jobs { // not in rooms before their catch-up begins
+		for _, r := range j.rooms {
+			peers = append(peers, r.Peer(s.user)) // twins are dropped by Watch
+		}
 	}
 	s.mu.Unlock()
 	if len(peers) > MaxSeedContacts {
@@ -590,10 +616,7 @@ func (c *seedConn) announce(user string, online bool) {
 	case was == online:
 		return
 	case online:
-		if c.told == nil {
-			c.told = map[string]struct{}{}
-		}
-		c.told[user] = struct{}{}
+		c.note(user)
 		c.emit(evUserOnline, userEvent{user})
 	default:
 		delete(c.told, user)
@@ -605,7 +628,7 @@ func (c *seedConn) announce(user string, online bool) {
 // come before older ones, as message_accepted may on the native wire; what was sent before the room was joined is read by the catch-up.
 func (s *Session) receives(m *wire.Message) bool {
 	r, err := room.Parse(m.Room)
-	return err == nil && s.joined(r)
+	return err == nil && (s.joined(r) || s.joinPending(r)) // a catch-up that still waits passes it over, too (accepted)
 }
 
 // encode is a message as these clients get it; what they do not know of it does no harm.

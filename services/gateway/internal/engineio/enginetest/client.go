@@ -3,10 +3,12 @@
 package enginetest
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -39,6 +41,7 @@ func Serve(t testing.TB, path string, h http.Handler, run func(context.Context) 
 		_ = run(ctx) // ends with ctx
 	}()
 	s := &Site{t: t, srv: httptest.NewServer(mux), path: path}
+	s.srv.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 32 // many requests at once must not cost a connection each
 	t.Cleanup(func() {
 		s.srv.CloseClientConnections() // polls that a test left
 		s.srv.Close()
@@ -124,6 +127,31 @@ func (s *Site) Open() *Poller {
 		s.t.Fatalf("no session: %+v %v", a, err)
 	}
 	return &Poller{site: s, SID: h.SID, Given: a.Cookie}
+}
+
+// Handshakes makes n sessions on long-polling that nobody goes on with, as quickly as one TCP connection can.
+func (s *Site) Handshakes(n int) {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.srv.Listener.Addr().String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(Patience))
+	go func() {
+		one := "GET " + s.path + "?EIO=4&transport=polling HTTP/1.1\r\nHost: test\r\n\r\n"
+		_, _ = io.WriteString(conn, strings.Repeat(one, n)) // a failure shows in the answers
+	}()
+	r := bufio.NewReader(conn)
+	for range n {
+		resp, err := http.ReadResponse(r, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		if err != nil || resp.StatusCode != http.StatusOK {
+			s.t.Fatalf("no session: %+v %v", resp, err)
+		}
+	}
 }
 
 // At is the same session at another server.

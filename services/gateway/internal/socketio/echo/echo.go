@@ -81,8 +81,11 @@ func (e *events) Connected(namespace string, auth json.RawMessage) {
 		auth = json.RawMessage("{}")
 	}
 	// The suite listens for one message at a time and misses a second one that comes in the same TCP segment, as ours do.
-	_ = e.c.Engine().Wait(context.Background()) // ends with the connection
-	time.Sleep(5 * time.Millisecond)
+	// A payload has room for both: there, the packet that this runs for could not even be answered before a poll comes.
+	if !e.c.Engine().Polling() {
+		_ = e.c.Engine().Wait(context.Background()) // ends with the connection
+		time.Sleep(5 * time.Millisecond)
+	}
 	e.c.Emit(namespace, list([]json.RawMessage{[]byte(`"auth"`), auth}))
 }
 
