@@ -229,7 +229,7 @@ func (c *seedConn) Event(e socketio.Event) {
 	case len(e.Attachments) > 0:
 		c.mistake(e.Ack, "binary data has no place here")
 		return
-	case len(e.Args) == 0 || json.Unmarshal(e.Args[0], &in) != nil:
+	case len(e.Args) == 0 || in.read(e.Args[0]) != nil:
 		c.mistake(e.Ack, "Invalid request")
 		return
 	}
@@ -239,7 +239,7 @@ func (c *seedConn) Event(e socketio.Event) {
 	case wire.EvSend:
 		c.message(&in, e.Ack)
 	case wire.EvAlive:
-		if s := c.session(); s != nil && in.Client != nil && room.Fold(*in.Client) == room.Fold(s.user) && c.alive.Load() != 0 {
+		if s := c.session(); s != nil && in.Client != nil && sameUser(*in.Client, s.user) && c.alive.Load() != 0 {
 			c.alive.Store(time.Now().Unix())
 		}
 		c.reply(e.Ack, answer{Result: "success"})
@@ -250,17 +250,9 @@ func (c *seedConn) Event(e socketio.Event) {
 	}
 }
 
-// seedEvent has the fields of all events of clients; nil: not given.
-type seedEvent struct {
-	Room         *string `json:"room"`
-	Client       *string `json:"client"`
-	JWT          *string `json:"jwt"`
-	Sender       *string `json:"sender"`
-	Content      *string `json:"content"`
-	Conversation *string `json:"conversation_room"`
-	// Beyond the seed: a client that numbers its messages may send them again.
-	ID    string `json:"id"`
-	Retry bool   `json:"retry"`
+// sameUser reports whether a client means a user by a name.
+func sameUser(name, user string) bool {
+	return name == user || room.Fold(name) == room.Fold(user)
 }
 
 type field struct {
@@ -316,7 +308,7 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 	if s != nil && proof == c.proof {
 		// Found good before. Whether it still is, is asked every time.
 		cl := s.currentClaims()
-		if room.Fold(user) != room.Fold(s.user) || h.Verifier.Revoked(cl.Username, cl.SID, cl.Issued) || time.Now().After(cl.Expires) {
+		if !sameUser(user, s.user) || h.Verifier.Revoked(cl.Username, cl.SID, cl.Issued) || time.Now().After(cl.Expires) {
 			return nil, errToken
 		}
 		return s, nil
@@ -328,7 +320,7 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 		}
 		return nil, errToken
 	}
-	if !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || room.Fold(user) != room.Fold(cl.Username) {
+	if !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || !sameUser(user, cl.Username) {
 		return nil, errToken
 	}
 	switch {

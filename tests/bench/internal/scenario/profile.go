@@ -38,7 +38,9 @@ func (e *Env) profile(t target.Target) func() {
 }
 
 // fileName is a target's name as part of a file's.
-func fileName(t target.Target) string { return strings.NewReplacer(" ", "-", ",", "").Replace(t.Name()) }
+func fileName(t target.Target) string {
+	return strings.NewReplacer(" ", "-", ",", "").Replace(t.Name())
+}
 
 // heap takes what the process behind the first door keeps in memory, and its runtime's own figures.
 func (e *Env) heap(t target.Target) {
