@@ -420,22 +420,11 @@ func (c *seedConn) begin() {
 
 // watch widens presence to the peers of rooms, where a session does not get it from everybody or from its whole roster anyway.
 func (c *seedConn) watch(s *Session, rooms []room.Room) {
-	if list := s.defaultWatch(); list == nil || len(list) > 0 {
-		return
-	}
-	s.mu.Lock()
-	peers := make([]string, 0, len(s.rooms)+len(rooms))
-	for r := range s.rooms {
-		peers = append(peers, r.Peer(s.user))
-	}
-	for _, r := range rooms {
-		peers = append(peers, r.Peer(s.user)) // twins are dropped by Watch
-	}
-	s.mu.Unlock()
+	peers := s.peersOf(rooms)
 	if len(peers) > MaxSeedContacts {
 		peers = peers[:MaxSeedContacts]
 	}
-	s.hub.Presence.Watch(s, s.user, peers)
+	s.watchPeers(peers)
 }
 
 func (c *seedConn) message(in *seedEvent, ack socketio.Ack) {
