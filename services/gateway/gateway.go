@@ -95,6 +95,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	})
 	s.verifier.Watch(s.hub.Revoke)
 	s.directory.OnChange(s.hub.DirectoryChanged)
+	s.directory.OnSight(s.hub.SightChanged)
 
 	edge, err := httpapi.NewEdge(cfg.API)
 	if err != nil {

@@ -130,9 +130,10 @@ type seedConn struct {
 	s  *Session
 
 	// Under the session's lock.
-	told  map[string]struct{} // who was announced as online to this client
-	probe uint32              // the last one that was not answered; 0 for none
-	ping  uint32              // that carries it
+	told   map[string]struct{} // who was announced as online to this client
+	unsure bool                // told was not compared with a whole picture yet
+	probe  uint32              // the last one that was not answered; 0 for none
+	ping   uint32              // that carries it
 }
 
 // answer is what an ack says.
@@ -431,30 +432,17 @@ func (c *seedConn) note(user string) {
 
 // watchesNobody reports whether a session gets presence neither of everybody nor of a roster.
 func watchesNobody(s *Session) bool {
-	list := s.defaultWatch()
-	return list != nil && len(list) == 0
+	sc := s.scope(s.ctx, nil, nil)
+	return sc.names != nil && len(sc.names) == 0
 }
 
 // watch widens presence to the peers of all rooms that were joined, where a session watches nobody by itself.
 func (c *seedConn) watch(s *Session) {
-	if !watchesNobody(s) {
-		return
-	}
-	s.mu.Lock()
-	peers := make([]string, 0, len(s.rooms))
-	for r := range s.rooms {
-		peers = append(peers, r.Peer(s.user))
-	}
-	for _, j := range s.jobs { // not in rooms before their catch-up begins
-		for _, r := range j.rooms {
-			peers = append(peers, r.Peer(s.user)) // twins are dropped by Watch
-		}
-	}
-	s.mu.Unlock()
+	peers := s.peers()
 	if len(peers) > MaxSeedContacts {
 		peers = peers[:MaxSeedContacts]
 	}
-	s.hub.Presence.Watch(s, s.user, peers)
+	s.watchPeers(peers)
 }
 
 func (c *seedConn) message(in *seedEvent, ack socketio.Ack) {
@@ -583,7 +571,11 @@ type userEvent struct {
 
 // presence makes single events of a batch. To one client, each user's alternate.
 func (c *seedConn) presence(p *wire.Presence) {
-	if p.Snapshot {
+	if p.Unknown && p.Snapshot {
+		// Who is missing from it may be online. Once that can be known, only changes come: another picture is asked for then.
+		c.unsure = true
+	} else if p.Snapshot {
+		c.unsure = false
 		now := make(map[string]struct{}, len(p.Online))
 		for _, u := range p.Online {
 			now[u] = struct{}{}
@@ -599,6 +591,14 @@ func (c *seedConn) presence(p *wire.Presence) {
 	}
 	for _, o := range p.Offline {
 		c.announce(o.Username, false)
+	}
+	if s := c.session(); c.unsure && !p.Unknown && s != nil {
+		c.unsure = false
+		c.later(func() {
+			if c.session() == s {
+				s.lookAgain()
+			}
+		})
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"parley/services/gateway/internal/access"
 	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/engineio/enginetest"
+	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/presence"
 	"parley/services/gateway/internal/wsconn"
 )
@@ -134,6 +135,10 @@ func (w *seedWorld) SmallDirectory() ([]string, bool) {
 	defer w.mu.Unlock()
 	return nil, !w.large
 }
+func (w *seedWorld) Sight(string) directory.Sight {
+	return directory.Sight{Mode: w.Mode(), Contacts: w.contacts}
+}
+
 func (w *seedWorld) Mode() api.Mode {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -158,11 +163,11 @@ func (w *seedWorld) Gone(_ uint64, user string, deliberate bool) {
 }
 
 // Watch tells who is there, as presence does.
-func (w *seedWorld) Watch(s presence.Watcher, self string, names []string) {
+func (w *seedWorld) Watch(s presence.Watcher, self string, names, hidden []string) {
 	w.mu.Lock()
 	var online []string
 	for _, u := range w.there {
-		if u != self && (names == nil || slices.Contains(names, u)) {
+		if u != self && !slices.Contains(hidden, u) && (names == nil || slices.Contains(names, u)) {
 			online = append(online, u)
 		}
 	}
