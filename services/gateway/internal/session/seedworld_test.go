@@ -17,9 +17,9 @@ import (
 	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/access"
+	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/presence"
 	"parley/services/gateway/internal/wsconn"
 )
