@@ -184,6 +184,9 @@ func (r *Router) Position() []int64 {
 	return v
 }
 
+// PositionAt is Position of one partition.
+func (r *Router) PositionAt(p int) int64 { return r.parts[p].maxSeen.Load() }
+
 // Checked is, per partition, the seq up to which history confirmed that nothing was missed here.
 func (r *Router) Checked() []int64 {
 	v := make([]int64, len(r.parts))
