@@ -110,6 +110,7 @@ func (s *Session) start(o *outgoing) {
 	if o == nil {
 		return
 	}
+	o.pub.After = s.hub.Router.PositionAt(o.pub.P)
 	if !o.retry {
 		s.hub.Publisher.Publish(o.pub)
 		return
