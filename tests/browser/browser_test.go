@@ -84,3 +84,8 @@ func TestSDKThreeGateways(t *testing.T) {
 	s := harness.New(t, harness.Options{Gateways: 3, Nats: 3})
 	node(t, s.Balancer.URL, control(func() { s.KillGateway(1) }, func() { s.RestartGateway(1) }), "cluster.test.js")
 }
+
+func TestWeb(t *testing.T) {
+	a := serve(t)
+	node(t, a.base, a.control(), "web.test.js")
+}
