@@ -116,6 +116,23 @@ test("reload and another device: history and unread are right", { timeout }, asy
   await bubble(l, avi, "five").locator("[data-state=read]").waitFor();
 });
 
+test("what was unread before one's own last message is read by opening", { timeout }, async () => {
+  const [lu, au] = [await user("Lisa"), await user("Avi")];
+  const room = roomOf(lu.name, au.name);
+  const [l, a] = [lu.session.connect(), au.session.connect()];
+  for (const t of ["one", "two"]) await l.send(room, t);
+  await a.send(room, "said without having read");
+  const p = await arrive(browser, au);
+  await contact(p, lu.name).locator(".badge").filter({ hasText: "2" }).waitFor();
+  await open(p, lu.name);
+  await contact(p, lu.name).locator(".badge").waitFor({ state: "detached" });
+  await eventually("it is read on the server", async () => (await au.session.conversations()).conversations[0].unread === 0);
+  await p.reload();
+  await bubble(p, lu.name, "two").waitFor();
+  assert.equal(await contact(p, lu.name).locator(".badge").count(), 0);
+  await Promise.all([l.close(), a.close()]);
+});
+
 test("the server is killed while both type: nothing lost, nothing doubled, drafts and queue survive", { timeout }, async () => {
   const { lisa, avi, l, a } = await couple();
   await say(l, avi, "before");
