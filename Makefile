@@ -9,7 +9,7 @@ BENCH ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long test-deps lint fmt fuzz bench bench-long test-gowork-off clean
+.PHONY: help run build test test-long test-deps lint fmt conformance fuzz bench bench-long test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -43,6 +43,9 @@ bin/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 
 fmt: ## format everything
 	gofmt -w client cmd pkg services tests
+
+conformance: ## the suites of Socket.IO's authors, where they can be reached (or ENGINEIO_SUITE and SOCKETIO_SUITE name folders)
+	@.ci/conformance
 
 fuzz: ## every fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME) $(MODULES)

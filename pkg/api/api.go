@@ -13,6 +13,8 @@ const (
 	AuthLogin         = "svc.auth.login"
 	AuthRefresh       = "svc.auth.refresh"
 	AuthLogout        = "svc.auth.logout"
+	AuthCheck         = "svc.auth.check"
+	AuthEndLogins     = "svc.auth.end_logins"
 	AuthContacts      = "svc.auth.contacts"
 	AuthResolve       = "svc.auth.resolve"
 	AuthRelations     = "svc.auth.relations"
@@ -88,6 +90,29 @@ type RefreshRequest struct {
 type LogoutRequest struct {
 	Username string `json:"username"`
 	SID      string `json:"sid"`
+}
+
+// CheckResponse answers a check of Credentials, which begins no login.
+type CheckResponse struct {
+	Username string `json:"username"`
+	Admin    bool   `json:"admin,omitempty"`
+}
+
+// EndLoginsRequest ends all logins of a user (any case).
+type EndLoginsRequest struct {
+	Username string `json:"username"`
+}
+
+// EndLoginsResponse says how many there were.
+type EndLoginsResponse struct {
+	Username string `json:"username"` // registered form
+	Ended    int    `json:"ended"`
+}
+
+// Served is published on subject.ServedEvents: an old client of User was served a contacts list with these online.
+type Served struct {
+	User   string   `json:"u"`
+	Online []string `json:"on,omitempty"`
 }
 
 // ContactsRequest asks for a page of the contacts of a user, ordered by folded name.

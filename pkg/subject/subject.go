@@ -6,6 +6,8 @@
 //	applied.<p>          history: what is now in SQL
 //	presence.<s>         presence: changes of shard s
 //	event.directory      auth: registrations, contacts, blocks
+//	gateway.<g>          requests of other gateways to gateway g, and gateway.<g>.give_up for those nobody waits for any more
+//	event.served         gateways: an old client was served a contacts list
 package subject
 
 import (
@@ -24,6 +26,8 @@ const (
 	AppliedPrefix   = "applied."
 	PresencePrefix  = "presence."
 	DirectoryEvents = "event.directory"
+	ServedEvents    = "event.served"
+	nodePrefix      = "gateway."
 )
 
 // ErrSubject says that a subject is none of ours.
@@ -99,6 +103,12 @@ func Untoken(tok string) (string, error) {
 func isPlain(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-'
 }
+
+// Node is where the gateway of that name, made of letters, digits and "-", is asked by others.
+func Node(name string) string { return nodePrefix + Token(name) }
+
+// NodeGiveUp is where it is told which of their requests nobody waits for.
+func NodeGiveUp(name string) string { return Node(name) + ".give_up" }
 
 // Partition is the stream of a room, 0 ≤ p < partitions. It must never change for an installed system.
 func Partition(r room.Room, partitions int) int {

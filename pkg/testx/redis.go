@@ -16,6 +16,7 @@ type Redis struct {
 	Addr string
 	port int
 	bin  string
+	file string
 	args []string
 	dir  string
 	cmd  *exec.Cmd
@@ -25,9 +26,15 @@ type Redis struct {
 // RedisServer starts redis-server on a free port without persistence. More arguments go to its command line.
 func RedisServer(t TB, args ...string) *Redis {
 	t.Helper()
+	return redisWith(t, "", args...)
+}
+
+// redisWith starts redis-server with a file of settings, "" for none.
+func redisWith(t TB, file string, args ...string) *Redis {
+	t.Helper()
 	port := FreePort(t)
 	r := &Redis{
-		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), port: port, dir: t.TempDir(), args: args, t: t,
+		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), port: port, dir: t.TempDir(), file: file, args: args, t: t,
 		bin: program(t, "redis-server", "redis-server"),
 	}
 	r.Start()
@@ -38,7 +45,13 @@ func RedisServer(t TB, args ...string) *Redis {
 // Start starts it (again) on the same port.
 func (r *Redis) Start() {
 	r.t.Helper()
-	args := append([]string{"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", r.dir}, r.args...)
+	args := []string{"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir}
+	if r.file != "" {
+		args = append([]string{r.file}, args...)
+	} else {
+		args = append(args, "--save", "", "--appendonly", "no")
+	}
+	args = append(args, r.args...)
 	r.cmd = exec.Command(r.bin, args...)
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatalf("start redis-server: %v", err)

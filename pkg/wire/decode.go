@@ -111,3 +111,25 @@ func ValidMessageID(id string) bool {
 	}
 	return true
 }
+
+// Shallow reports whether JSON, of any kind, nests no deeper than MaxDepth. Like all that is asked before decoding it
+// leaves every other mistake to the decoder.
+func Shallow(b []byte) bool {
+	depth, inString := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > MaxDepth {
+				return false
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return true
+}

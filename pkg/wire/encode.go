@@ -54,9 +54,26 @@ func AsError(err error) *Error {
 // path of delivery: no reflection.
 func AppendMessage(b []byte, m *Message, accepted bool, re string) []byte {
 	if accepted {
-		b = append(b, `{"event":"message_accepted","data":{"id":`...)
+		b = append(b, `{"event":"message_accepted","data":`...)
 	} else {
-		b = append(b, `{"event":"received_message","data":{"sender":`...)
+		b = append(b, `{"event":"received_message","data":`...)
+	}
+	b = appendMessageData(b, m, accepted)
+	if re != "" {
+		b = append(b, `,"re":`...)
+		b = AppendString(b, re)
+	}
+	return append(b, '}')
+}
+
+// AppendMessageData appends the data of a received_message.
+func AppendMessageData(b []byte, m *Message) []byte { return appendMessageData(b, m, false) }
+
+func appendMessageData(b []byte, m *Message, accepted bool) []byte {
+	if accepted {
+		b = append(b, `{"id":`...)
+	} else {
+		b = append(b, `{"sender":`...)
 		b = AppendString(b, m.Sender)
 		b = append(b, `,"content":`...)
 		b = AppendString(b, m.Content)
@@ -75,11 +92,6 @@ func AppendMessage(b []byte, m *Message, accepted bool, re string) []byte {
 	b = m.SentAt.AppendJSON(b)
 	if m.Late && !accepted {
 		b = append(b, `,"late":true`...)
-	}
-	b = append(b, '}')
-	if re != "" {
-		b = append(b, `,"re":`...)
-		b = AppendString(b, re)
 	}
 	return append(b, '}')
 }

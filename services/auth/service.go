@@ -278,6 +278,7 @@ func (s *Service) passwordHandlers() map[string]natsx.Handler {
 	return map[string]natsx.Handler{
 		api.AuthRegister: handle(loginTime, s.logins.Register),
 		api.AuthLogin:    handle(loginTime, s.logins.Login),
+		api.AuthCheck:    handle(loginTime, s.logins.Check),
 	}
 }
 
@@ -285,6 +286,7 @@ func (s *Service) lookupHandlers() map[string]natsx.Handler {
 	return map[string]natsx.Handler{
 		api.AuthRefresh:       handle(lookupTime, s.logins.Refresh),
 		api.AuthLogout:        handle(lookupTime, s.logins.Logout),
+		api.AuthEndLogins:     handle(lookupTime, s.logins.EndAll),
 		api.AuthContacts:      handle(lookupTime, s.contacts.Contacts),
 		api.AuthResolve:       handle(lookupTime, s.contacts.Resolve),
 		api.AuthRelations:     handle(lookupTime, s.contacts.Relations),

@@ -26,6 +26,7 @@ type Config struct {
 
 	API       httpapi.Config
 	Session   session.Config
+	Seed      session.SeedConfig
 	Directory directory.Config
 	Presence  presence.Config
 	NATS      natsx.Config
@@ -46,7 +47,7 @@ func (c *Config) Validate() error {
 	positive("outbox-total-bytes", c.OutboxTotal > 0)
 	positive("rpc-timeout", c.RPCTimeout > 0)
 	positive("drain", c.Drain > 0)
-	errs = append(errs, c.API.Validate(), c.Session.Validate(), c.Obs.Validate())
+	errs = append(errs, c.API.Validate(), c.Session.Validate(), c.Seed.Validate(), c.Obs.Validate())
 	if c.OutboxBytes > 0 && c.OutboxBytes < 4*int64(c.Session.FrameBytes) {
 		errs = append(errs, fmt.Errorf("outbox-bytes: must be at least four times frame-bytes"))
 	}

@@ -3,6 +3,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"parley/services/gateway/internal/access"
 	"parley/services/gateway/internal/bus"
 	"parley/services/gateway/internal/directory"
+	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/httpapi"
 	"parley/services/gateway/internal/presence"
 	"parley/services/gateway/internal/router"
@@ -54,6 +56,9 @@ type Service struct {
 	presence  *presence.Mirror
 	hub       *session.Hub
 	places    *places
+	engine    *engineio.Server
+	seed      *session.Seed
+	node      string // the name by which other gateways ask this one
 	draining  atomic.Bool
 }
 
@@ -95,12 +100,19 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	native := session.NewNative(s.hub, wsconn.Config{
-		Budget: &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}, Origin: edge.OriginAllowed,
-	}, func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) })
+	budget := &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}
+	admit := func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) }
+	native := session.NewNative(s.hub, wsconn.Config{Budget: budget, Origin: edge.OriginAllowed}, admit)
+	s.seed = session.NewSeed(s.hub, cfg.Seed, admit)
+	s.node = rand.Text()[:12]
+	s.engine = engineio.New(engineio.Config{
+		PingInterval: cfg.Seed.PingInterval, PingTimeout: cfg.Seed.PingTimeout, MaxPayload: cfg.Session.FrameBytes,
+		Budget: budget, Origin: edge.OriginAllowed, Node: s.node, Forward: s.forward,
+	}, s.seed.Accept)
+	registerEngine(deps.Registry, s.engine)
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
 		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
-		Ready: s.Ready, WebSocket: native, Log: deps.Log, Registry: deps.Registry,
+		Ready: s.Ready, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served, Log: deps.Log, Registry: deps.Registry,
 	})
 	if err != nil {
 		return nil, err
@@ -143,6 +155,11 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer unsubscribe()
+	stopNode, err := s.serveNode()
+	if err != nil {
+		return err
+	}
+	defer stopNode()
 	return lifecycle.Group(work,
 		func(work context.Context) error { return s.prime(work) },
 		func(work context.Context) error { return s.deliver.Run(work, s.router.Copies()) },
@@ -152,6 +169,7 @@ func (s *Service) Run(ctx context.Context) error {
 		func(work context.Context) error { return s.directory.Run(work) },
 		func(work context.Context) error { return s.presence.Run(work) },
 		func(work context.Context) error { return s.hub.Run(work) },
+		func(work context.Context) error { return s.engine.Run(work) },
 		func(work context.Context) error { return s.admin.Run(work) },
 		trim,
 		func(work context.Context) error {

@@ -53,8 +53,16 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	st := store.New(s.rdb, store.Config{
 		Lease: cfg.Lease, Grace: cfg.Grace, Settle: cfg.Settle, Forget: time.Minute, LastSeen: cfg.LastSeen,
 	})
-	s.core = announce.New(st, s.nc.Publish, cfg.Tick, deps.Log, deps.Registry)
+	s.core = announce.New(st, s.nc.Publish, s.hear, announce.Times{Tick: cfg.Tick, Lease: cfg.Lease}, deps.Log, deps.Registry)
 	return s, nil
+}
+
+// hear makes a round trip to NATS.
+func (s *Service) hear(ctx context.Context) error {
+	if !s.nc.IsConnected() {
+		return nats.ErrDisconnected // instead of waiting for the next connection
+	}
+	return s.nc.FlushWithContext(ctx)
 }
 
 // Ready is nil when NATS and Redis can be reached.
@@ -85,6 +93,8 @@ func (s *Service) Run(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	svc.Stop(stop)
-	_ = s.nc.FlushWithContext(stop) // the last announcements; without them gateways find the gap themselves
+	if s.nc.IsConnected() {
+		_ = s.nc.FlushWithContext(stop) // the last announcements; without them gateways find the gap themselves
+	}
 	return err
 }

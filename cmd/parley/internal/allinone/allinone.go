@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley/client"
+	"parley/cmd/parley/internal/bot"
 	"parley/pkg/config"
 	"parley/pkg/lifecycle"
 	"parley/pkg/obs"
@@ -154,9 +156,42 @@ func (p *parts) run(ctx context.Context, cfg *Config, greet func() error) error 
 			if start.Err() != nil {
 				return nil
 			}
+			if err == nil && cfg.Demo {
+				p.echo(start)
+			}
 			return err
 		},
 	)
+}
+
+// echo runs the demo's bot until ctx ends. Without it everything else works.
+func (p *parts) echo(ctx context.Context) {
+	log := slog.New(starting{p.log.Handler(), &p.started})
+	for wait := time.Second; ctx.Err() == nil; wait = min(2*wait, time.Minute) {
+		err := p.echoOnce(ctx, log)
+		if ctx.Err() != nil {
+			return
+		}
+		log.Warn("the echo bot starts again", "wait", wait, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *parts) echoOnce(ctx context.Context, log *slog.Logger) error {
+	t, err := p.auth.LoginAs(ctx, auth.EchoBot)
+	if err != nil {
+		return err
+	}
+	api, err := client.New("http://"+reachable(p.gateway.Addr()), nil)
+	if err != nil {
+		return err
+	}
+	return bot.Echo(ctx, api.Session(client.Tokens{
+		AccessToken: t.AccessToken, RefreshToken: t.RefreshToken, ExpiresIn: t.ExpiresIn, Username: t.Username,
+	}), auth.DemoBots(), log)
 }
 
 // announce waits until everything works and says so.

@@ -161,14 +161,30 @@ func (s *Service) login(ctx context.Context, c api.Credentials) (api.Tokens, err
 	if c.Scope != token.ScopeNative && c.Scope != token.ScopeSeed {
 		return api.Tokens{}, wire.E(wire.InvalidArgument, "unknown scope")
 	}
+	u, err := s.throttled(ctx, c)
+	if err != nil {
+		return api.Tokens{}, err
+	}
+	return s.begin(ctx, u, c.Scope)
+}
+
+// Check is a login that gives nothing but its outcome.
+func (s *Service) Check(ctx context.Context, c api.Credentials) (api.CheckResponse, error) {
+	u, err := s.throttled(ctx, c)
+	s.Metrics.logins.WithLabelValues(outcome(err)).Inc()
+	return api.CheckResponse{Username: u.Username, Admin: u.Admin}, err
+}
+
+// throttled gives the user of credentials that are right.
+func (s *Service) throttled(ctx context.Context, c api.Credentials) (store.User, error) {
 	// Neither is the name or the password of anybody; saying so at once tells nothing about who is registered.
 	name, err := room.Name(c.Username)
 	if err != nil || len(c.Password) > maxPasswordBytes {
-		return api.Tokens{}, errWrong
+		return store.User{}, errWrong
 	}
 	try, err := s.Throttle.Begin(ctx, name, c.Address, s.Now())
 	if err != nil {
-		return api.Tokens{}, s.away("log in", err)
+		return store.User{}, s.away("log in", err)
 	}
 	u, ok, err := s.check(ctx, name, c.Password)
 	if err != nil {
@@ -178,21 +194,30 @@ func (s *Service) login(ctx context.Context, c api.Credentials) (api.Tokens, err
 		if err := try.Abandoned(ctx); err != nil {
 			s.Log.Warn("a throttle keeps a charge", "error", err)
 		}
-		return api.Tokens{}, s.away("log in", err)
+		return store.User{}, s.away("log in", err)
 	}
 	if !ok {
 		if err := try.Failed(ctx, s.Now()); err != nil {
-			return api.Tokens{}, s.away("log in", err)
+			return store.User{}, s.away("log in", err)
 		}
-		return api.Tokens{}, errWrong
+		return store.User{}, errWrong
 	}
 	if err := try.Succeeded(ctx); err != nil {
-		return api.Tokens{}, s.away("log in", err)
+		return store.User{}, s.away("log in", err)
 	}
 	if u.Disabled {
-		return api.Tokens{}, errDisabled
+		return store.User{}, errDisabled
 	}
-	return s.begin(ctx, u, c.Scope)
+	return u, nil
+}
+
+// Begin begins a login without a password, for a program of this very process.
+func (s *Service) Begin(ctx context.Context, name string) (api.Tokens, error) {
+	u, err := s.Store.UserByName(ctx, name)
+	if err != nil {
+		return api.Tokens{}, fmt.Errorf("begin a login: %w", err)
+	}
+	return s.begin(ctx, u, token.ScopeNative)
 }
 
 // check compares a password; an unknown user costs as much as a known one.
@@ -281,6 +306,32 @@ func (s *Service) Logout(ctx context.Context, r api.LogoutRequest) (api.Empty, e
 		return api.Empty{}, s.away("log out", err)
 	}
 	return api.Empty{}, nil
+}
+
+// EndAll ends all logins of a user.
+func (s *Service) EndAll(ctx context.Context, r api.EndLoginsRequest) (api.EndLoginsResponse, error) {
+	u, err := s.Store.UserByName(ctx, r.Username)
+	switch {
+	case errors.Is(err, store.ErrNoUser):
+		return api.EndLoginsResponse{}, wire.E(wire.UnknownUser, "nobody has this name")
+	case err != nil:
+		return api.EndLoginsResponse{}, s.away("end logins", err)
+	}
+	sids, err := s.Store.LoginsOf(ctx, u.ID, s.Now())
+	if err != nil {
+		return api.EndLoginsResponse{}, s.away("end logins", err)
+	}
+	// One by one and not the user as a whole: a login that begins in this very second stays good.
+	for _, sid := range sids {
+		// The gateways first: should SQL fail then, the login is still there for another try.
+		if err := s.Revoker.RevokeLogin(ctx, sid, s.Lives.Longest(), s.Now()); err != nil {
+			return api.EndLoginsResponse{}, s.away("end logins", err)
+		}
+		if err := s.Store.EndLogin(ctx, sid); err != nil {
+			return api.EndLoginsResponse{}, s.away("end logins", err)
+		}
+	}
+	return api.EndLoginsResponse{Username: u.Username, Ended: len(sids)}, nil
 }
 
 func (s *Service) tokens(l store.Login, refresh string, now time.Time) (api.Tokens, error) {

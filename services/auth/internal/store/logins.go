@@ -116,6 +116,11 @@ func (s *Store) LoginScope(ctx context.Context, username, sid string) (scope str
 	return scope, nil
 }
 
+// LoginsOf are the logins of a user that have not run out.
+func (s *Store) LoginsOf(ctx context.Context, userID int64, now time.Time) ([]string, error) {
+	return names(ctx, s.db, `SELECT sid FROM auth_logins WHERE user_id = $1 AND expires > $2 ORDER BY created`, userID, now.UnixMilli())
+}
+
 // EndLogin deletes a login and its refresh tokens. It may be repeated.
 func (s *Store) EndLogin(ctx context.Context, sid string) error {
 	if _, err := s.db.Write.ExecContext(ctx, `DELETE FROM auth_logins WHERE sid = $1`, sid); err != nil {

@@ -58,6 +58,16 @@ func (r *RPC) AuthLogout(ctx context.Context, req api.LogoutRequest) error {
 	return tell(ctx, r, api.AuthLogout, req)
 }
 
+// AuthCheck checks a password without beginning a login.
+func (r *RPC) AuthCheck(ctx context.Context, req api.Credentials) (api.CheckResponse, error) {
+	return call[api.CheckResponse](ctx, r.patient(), api.AuthCheck, req)
+}
+
+// AuthEndLogins ends all logins of a user.
+func (r *RPC) AuthEndLogins(ctx context.Context, req api.EndLoginsRequest) (api.EndLoginsResponse, error) {
+	return call[api.EndLoginsResponse](ctx, r, api.AuthEndLogins, req)
+}
+
 // AuthContacts is a page of a user's contacts.
 func (r *RPC) AuthContacts(ctx context.Context, req api.ContactsRequest) (api.ContactsPage, error) {
 	return call[api.ContactsPage](ctx, r, api.AuthContacts, req)

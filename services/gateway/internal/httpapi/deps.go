@@ -18,6 +18,8 @@ type Logins interface {
 	AuthLogin(context.Context, api.Credentials) (api.Tokens, error)
 	AuthRefresh(context.Context, api.RefreshRequest) (api.Tokens, error)
 	AuthLogout(context.Context, api.LogoutRequest) error
+	AuthCheck(context.Context, api.Credentials) (api.CheckResponse, error)
+	AuthEndLogins(context.Context, api.EndLoginsRequest) (api.EndLoginsResponse, error)
 }
 
 // Contacts lists and changes a user's contacts.
@@ -47,6 +49,7 @@ type LastSeen interface {
 // Presence says who is online now; known is false while nobody can tell.
 type Presence interface {
 	IsOnline(user string) (online, known bool)
+	OnlineUsers(most int) (users []string, known bool)
 }
 
 // Tokens verifies access tokens, revocation included. Any error but a *wire.Error with another code means 401.
@@ -59,7 +62,7 @@ type Directory interface {
 	Resolve(ctx context.Context, name string) (string, error)
 }
 
-// Deps is what the handler works with. *bus.RPC is the first five. All but WebSocket are needed.
+// Deps is what the handler works with. *bus.RPC is the first five. All but WebSocket, SocketIO and what comes with that are needed.
 type Deps struct {
 	Logins    Logins
 	Contacts  Contacts
@@ -72,7 +75,12 @@ type Deps struct {
 
 	Ready     func() error // why this gateway cannot serve now; nil when it can
 	WebSocket http.Handler // of /v1/ws; no route when nil
-	Log       *slog.Logger
-	Registry  prometheus.Registerer
-	Now       func() time.Time // nil: time.Now
+	SocketIO  http.Handler // of /socket.io/; no route when nil
+	// Held reports whether a session id of Socket.IO is that of a connection here: its requests are limited by the session.
+	Held func(sid string) bool
+	// Served is told of each contacts list that an old client got.
+	Served   func(user string, online []string)
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	Now      func() time.Time // nil: time.Now
 }

@@ -22,8 +22,11 @@ const (
 	writeTimeout = 30 * time.Second // of an answer, from the request on
 )
 
-// WebSocketRoute is where Deps.WebSocket answers.
-const WebSocketRoute = "GET /v1/ws"
+// WebSocketRoute is where Deps.WebSocket answers, SocketIORoute where Deps.SocketIO does.
+const (
+	WebSocketRoute = "GET /v1/ws"
+	SocketIORoute  = "/socket.io/"
+)
 
 type handler struct {
 	Deps
@@ -59,6 +62,10 @@ func (h *handler) routes() []route {
 		{"GET /openapi.yaml", h.openapi, nil},
 		{"GET /asyncapi.yaml", h.asyncapi, nil},
 		{"GET /{$}", h.page, nil},
+		{"POST /log_in", h.seedLogin, nil},
+		{"GET /get_contacts_list/{username}", h.seedContacts, nil},
+		{"POST /admin/get_info", h.seedInfo, nil},
+		{"POST /admin/kill_token", h.seedKill, nil},
 	}
 }
 
@@ -92,6 +99,9 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if h.WebSocket != nil {
 		h.mux.Handle(WebSocketRoute, h.WebSocket)
 	}
+	if h.SocketIO != nil {
+		h.mux.Handle(SocketIORoute, h.SocketIO)
+	}
 	return h, nil
 }
 
@@ -103,6 +113,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if h.admit(w, r, pattern) && h.handshake(w, r, pattern) {
 			next.ServeHTTP(w, r) // w as it is: the WebSocket takes the connection over
 		}
+		return
+	}
+	if pattern == SocketIORoute {
+		h.socketIO(w, r)
 		return
 	}
 	ctl := http.NewResponseController(w)

@@ -45,8 +45,12 @@ func (m *metrics) observe(pattern string, status int, d time.Duration) {
 	if pattern == "" {
 		pattern = noRoute
 	}
-	m.requests.WithLabelValues(pattern, strconv.Itoa(status)).Inc()
+	m.count(pattern, status)
 	m.seconds.WithLabelValues(pattern).Observe(d.Seconds())
+}
+
+func (m *metrics) count(pattern string, status int) {
+	m.requests.WithLabelValues(pattern, strconv.Itoa(status)).Inc()
 }
 
 // statusWriter remembers the status.

@@ -65,8 +65,7 @@ func writeError(w http.ResponseWriter, err error) {
 		if retry <= 0 {
 			retry = defaultRetry.Milliseconds()
 		}
-		// Whole seconds are all that the header knows; early is worse than late.
-		h.Set("Retry-After", strconv.FormatInt(min((retry+999)/1000, maxRetryAfterSec), 10))
+		h.Set("Retry-After", retryAfter(retry))
 	}
 	body, _ := json.Marshal(Problem{ // plain fields
 		Type: problemType + string(e.Code), Title: title(e.Code), Status: status, Detail: e.Message,
@@ -77,6 +76,9 @@ func writeError(w http.ResponseWriter, err error) {
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // the asker may be gone
 }
+
+// retryAfter is the header's value. Whole seconds are all that it knows; early is worse than late.
+func retryAfter(ms int64) string { return strconv.FormatInt(min((ms+999)/1000, maxRetryAfterSec), 10) }
 
 // title is the same for every occurrence of a code, as RFC 9457 wants it: invalid_argument is "Invalid argument".
 func title(c wire.Code) string {

@@ -144,6 +144,21 @@ func (m *Mirror) IsOnline(user string) (online, known bool) {
 	return online, m.unknown&(1<<s) == 0
 }
 
+// OnlineUsers are users who are online, most of them when there are more, in no order; known is false while some of it cannot be known.
+func (m *Mirror) OnlineUsers(most int) (users []string, known bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for i := range m.shards {
+		for u := range m.shards[i].online {
+			if len(users) == most {
+				return users, m.unknown == 0
+			}
+			users = append(users, u)
+		}
+	}
+	return users, m.unknown == 0
+}
+
 // wake leaves one token in a channel of capacity one.
 func wake(c chan struct{}) {
 	select {

@@ -21,6 +21,9 @@ type own struct {
 	// waiting has the numbers of those in queue that came.
 	waiting map[uint64]int
 	resync  uint16 // shards that presence asked for
+	// absent are the shards in which presence lacks sessions from here, as far as the last heartbeat and what was sent since tell. What
+	// presence says of such a shard is wrong about our own users.
+	absent uint16
 }
 
 func (o *own) init() {
@@ -121,10 +124,25 @@ func (o *own) digests() [api.PresenceShards]api.ShardDigest {
 	return o.sums
 }
 
-func (o *own) wantResync(mask uint16) {
+// compared takes the outcome of a comparison: the shards to send again.
+func (o *own) compared(mask uint16) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.resync |= mask
+	o.absent = mask
+}
+
+// registered says that a shard was sent again as a whole.
+func (o *own) registered(shard int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.absent &^= 1 << shard
+}
+
+func (o *own) isAbsent(shard int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.absent&(1<<shard) != 0
 }
 
 // nextResync is a shard to send again, -1 for none.

@@ -175,6 +175,81 @@ func TestNatsRestarts(t *testing.T) {
 	v.sees("tom")
 }
 
+// While NATS is away nobody hears a heartbeat: that says nothing about the gateways, and nobody who stays is told to have gone, however
+// long it takes.
+func TestNatsIsAwayForLongAndNobodyFlickers(t *testing.T) {
+	for name, outage := range map[string]struct{ begin, end func(*scene) }{
+		"restarted": {func(s *scene) { s.nats.Stop() }, func(s *scene) { s.nats.Restart() }},
+		"frozen": {
+			func(s *scene) {
+				for _, l := range s.lines {
+					l.hang()
+				}
+			},
+			func(s *scene) {
+				for _, l := range s.lines {
+					l.goOn()
+				}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, testx.RedisServer(t).Addr, 2)
+			a, b := s.gateway(), s.gateway()
+			va, vb := s.viewer(a, "x"), s.viewer(b, "y")
+			users := names("u", 40)
+			for i, u := range users {
+				s.connect([]*gateway{a, b}[i%2], u)
+			}
+			avi := s.connect(a, "avi")
+			va.sees(append(users, "avi")...)
+			vb.sees(append(users, "avi")...)
+			outage.begin(s)
+			testx.Eventually(t, "presence is unknown without NATS", time.Minute, func() bool { return va.picture() == "unknown" && vb.picture() == "unknown" })
+			avi.leave()
+			s.connect(b, "tom")
+			time.Sleep(lease + grace + 500*time.Millisecond) // so that everything runs out that runs while NATS is away
+			outage.end(s)
+			va.sees(append(users, "tom")...)
+			vb.sees(append(users, "tom")...)
+			for _, v := range []*viewer{va, vb} {
+				for _, u := range users {
+					if n := v.changes(u); n != 1 {
+						t.Fatalf("%s, who stayed, had %d changes", u, n)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Who was cut off long enough to lose its lease takes nobody of its own for gone: it registers before it looks.
+func TestAGatewayThatWasCutOffForLongKeepsItsPicture(t *testing.T) {
+	s := newScene(t, testx.RedisServer(t).Addr, 2)
+	a, b := s.gateway(), s.gateway()
+	va, vb := s.viewer(a, "x"), s.viewer(b, "y")
+	users := names("u", 40)
+	for _, u := range users {
+		s.connect(a, u)
+	}
+	lisa := s.connect(b, "lisa")
+	va.sees(append(users, "lisa")...)
+	a.cut.Store(true)
+	vb.sees("lisa")
+	lisa.leave()
+	s.connect(b, "noa")
+	vb.sees("noa")
+	a.slow.Store(int64(2 * a.cfg.Patience / 16)) // of each shard
+	a.cut.Store(false)
+	vb.sees(append(users, "noa")...)
+	va.sees(append(users, "noa")...)
+	for _, u := range users {
+		if n := va.changes(u); n != 1 {
+			t.Fatalf("%s, who stayed at this gateway, had %d changes", u, n)
+		}
+	}
+}
+
 // The replica may die after Redis has the change and before NATS has it; an event may also be lost on its way.
 func TestALostEventIsFound(t *testing.T) {
 	on(t, func(t *testing.T, redis string, replicas int) {

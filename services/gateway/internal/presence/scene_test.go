@@ -33,6 +33,7 @@ type scene struct {
 	sids  atomic.Uint64
 	// settle is longer where a test counts on all gateways having registered meanwhile, on any machine.
 	settle time.Duration
+	lines  []*line // of all replicas and gateways
 }
 
 // The embedded store runs scripts slowly under the race detector; shorter times than these overload it, and leases run out.
@@ -62,7 +63,10 @@ func on(t *testing.T, f func(t *testing.T, redis string, replicas int)) {
 }
 
 // replica starts one more presence service; stop ends it.
-func (s *scene) replica() (stop func()) {
+func (s *scene) replica() (stop func()) { return s.replicaOn(newLine()) }
+
+func (s *scene) replicaOn(l *line) (stop func()) {
+	s.lines = append(s.lines, l)
 	cfg := service.Config{
 		RedisURL: config.Secret("redis://" + s.redis + "/0"), Lease: lease, Grace: grace, Settle: s.settle, Tick: 200 * time.Millisecond, LastSeen: time.Hour,
 	}
@@ -71,7 +75,7 @@ func (s *scene) replica() (stop func()) {
 	if err := cfg.Validate(); err != nil {
 		s.t.Fatalf("settings: %v", err)
 	}
-	svc, err := service.New(cfg, service.Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry()})
+	svc, err := service.New(cfg, service.Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry(), NATS: []nats.Option{nats.SetCustomDialer(l)}})
 	if err != nil {
 		s.t.Fatalf("presence: %v", err)
 	}
@@ -98,11 +102,24 @@ type gateway struct {
 	nc   *nats.Conn
 	cut  atomic.Bool                 // nothing passes in either direction
 	drop atomic.Pointer[func() bool] // whether to lose an event
+	slow atomic.Int64                // ns that registering again takes
+	way  *traffic                    // nil: nothing happens on the way
 	stop func()
 }
 
-func (s *scene) gateway() *gateway {
-	g := &gateway{nc: s.nats.Connect()}
+func (s *scene) gateway() *gateway { return s.gatewayOn(nil) }
+
+func (s *scene) gatewayOn(way *traffic) *gateway {
+	l := newLine()
+	s.lines = append(s.lines, l)
+	nc, err := nats.Connect(s.nats.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.SetCustomDialer(l),
+		// As the real one: gateways come back at different times.
+		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond))
+	if err != nil {
+		s.t.Fatalf("connect to NATS: %v", err)
+	}
+	s.t.Cleanup(nc.Close)
+	g := &gateway{nc: nc, way: way}
 	g.Mirror = New(g, g, Config{
 		Heartbeat: 250 * time.Millisecond, UnknownAfter: 1500 * time.Millisecond,
 		Collect: 2 * time.Millisecond, Batch: 5 * time.Millisecond, Patience: 60 * time.Millisecond, Timeout: time.Second,
@@ -121,12 +138,34 @@ func call[R any](ctx context.Context, g *gateway, subj string, req any) (R, erro
 	return natsx.Call[R](ctx, g.nc, subj, req)
 }
 
-func (g *gateway) PresenceSessions(ctx context.Context, req api.SessionsRequest) error {
-	_, err := call[api.Empty](ctx, g, api.PresenceSessions, req)
+// errLost is a request, or the answer to it, that got lost.
+var errLost = errors.New("lost on its way")
+
+// change makes a request that changes something, over a way on which its first copy, its answer or nothing may get lost, and more copies
+// of it may come later.
+func (g *gateway) change(ctx context.Context, subj string, req any) error {
+	if g.way != nil {
+		lost, late := g.way.requests.draw(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_, _ = call[api.Empty](ctx, g, subj, req) // nobody waits for it
+		})
+		if lost || late {
+			return errLost
+		}
+	}
+	_, err := call[api.Empty](ctx, g, subj, req)
 	return err
 }
 
+func (g *gateway) PresenceSessions(ctx context.Context, req api.SessionsRequest) error {
+	return g.change(ctx, api.PresenceSessions, req)
+}
+
 func (g *gateway) PresenceHeartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error) {
+	if g.way != nil && g.way.deaf.Load() {
+		return api.HeartbeatResponse{}, errLost
+	}
 	return call[api.HeartbeatResponse](ctx, g, api.PresenceHeartbeat, req)
 }
 
@@ -135,14 +174,19 @@ func (g *gateway) PresenceSnapshot(ctx context.Context, req api.SnapshotRequest)
 }
 
 func (g *gateway) PresenceResync(ctx context.Context, req api.ResyncRequest) error {
-	_, err := call[api.Empty](ctx, g, api.PresenceResync, req)
-	return err
+	pause(ctx, time.Duration(g.slow.Load()))
+	return g.change(ctx, api.PresenceResync, req)
 }
 
 func (g *gateway) Subscribe(subject string, f func([]byte)) (func(), error) {
 	sub, err := g.nc.Subscribe(subject, func(m *nats.Msg) {
 		if d := g.drop.Load(); g.cut.Load() || d != nil && (*d)() {
 			return
+		}
+		if g.way != nil {
+			if lost, late := g.way.events.draw(func() { f(m.Data) }); lost || late {
+				return
+			}
 		}
 		f(m.Data)
 	})

@@ -173,11 +173,16 @@ func (m *Mirror) settle(i int, now time.Time) {
 	m.mark(i, true)
 }
 
-// fetch asks for a snapshot. Until it is here, events wait.
+// fetch asks for a snapshot. Until it is here, events wait. Who was silent for long may have lost its lease: it hears the answer to a
+// heartbeat, and registers what is missing, before it believes a snapshot, or it would tell that its own users have gone; check
+// tries again.
 func (m *Mirror) fetch(i int, now time.Time) {
 	s := &m.shards[i]
 	s.synced = false
 	s.isLate(now)
+	if m.own.isAbsent(i) || now.Sub(m.lastBeat) > 2*m.cfg.Heartbeat {
+		return
+	}
 	if !s.fetching && !now.Before(s.retry) {
 		s.fetching = true
 		m.fetches <- i // has room for every shard
@@ -292,6 +297,10 @@ func (m *Mirror) fetched(i int, snap api.SnapshotResponse, err error) {
 	if snap.Settling {
 		m.settle(i, now)
 		return
+	}
+	if m.own.isAbsent(i) {
+		s.isLate(now)
+		return // see fetch
 	}
 	online := make(map[string]struct{}, len(snap.Online))
 	for _, user := range snap.Online {

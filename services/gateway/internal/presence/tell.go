@@ -53,16 +53,23 @@ func (m *Mirror) tell(ctx context.Context) bool {
 	if shard := m.own.nextResync(); shard >= 0 {
 		more = true
 		m.m.resyncs.Inc()
-		for _, req := range m.own.all(m.cfg.Gateway, shard, api.PresenceResyncMax) {
-			call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-			err := m.client.PresenceResync(call, req)
-			cancel()
-			if err != nil {
-				break // the next heartbeat will ask again
-			}
-		}
+		m.register(ctx, shard)
 	}
 	return more && ctx.Err() == nil
+}
+
+// register sends a shard as a whole. If it fails, the next heartbeat will ask again.
+func (m *Mirror) register(ctx context.Context, shard int) {
+	for _, req := range m.own.all(m.cfg.Gateway, shard, api.PresenceResyncMax) {
+		call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+		err := m.client.PresenceResync(call, req)
+		cancel()
+		if err != nil {
+			m.log.Debug("a shard was not sent again", "shard", shard, "error", err)
+			return
+		}
+	}
+	m.own.registered(shard)
 }
 
 // giveUp drops what waits: the digests of the next heartbeat will differ, and presence will ask for everything.
@@ -123,8 +130,10 @@ func (m *Mirror) beat(ctx context.Context) error {
 			mask |= 1 << i
 		}
 	}
+	if !req.RenewOnly {
+		m.own.compared(mask)
+	}
 	if mask != 0 {
-		m.own.wantResync(mask)
 		wake(m.send)
 	}
 	m.heard(resp)

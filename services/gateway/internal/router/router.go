@@ -29,14 +29,27 @@ type Delivery struct {
 	P       int
 	Message wire.Message // Late as of the first routing
 
-	once  sync.Once
-	frame []byte
+	frames [formats]struct {
+		once  sync.Once
+		bytes []byte
+	}
 }
 
-// Frame is the message encoded by encode, once for all recipients of one wire format.
-func (d *Delivery) Frame(encode func(*wire.Message) []byte) []byte {
-	d.once.Do(func() { d.frame = encode(&d.Message) })
-	return d.frame
+// Format is a way to encode a message.
+type Format int
+
+// The formats.
+const (
+	Native Format = iota
+	SocketIO
+	formats
+)
+
+// Frame is the message encoded by encode, once for all recipients of the format f.
+func (d *Delivery) Frame(f Format, encode func(*wire.Message) []byte) []byte {
+	e := &d.frames[f]
+	e.once.Do(func() { e.bytes = encode(&d.Message) })
+	return e.bytes
 }
 
 // Member is a session as the router sees it. Its methods must not block.

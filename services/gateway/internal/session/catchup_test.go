@@ -40,6 +40,7 @@ type world struct {
 	applied   [partitions]int64
 	announced [partitions]int64
 	down      bool
+	deaf      bool          // history answers no catch-ups
 	delay     time.Duration // of catch-up answers
 	page      int           // messages an answer holds
 	confirmed map[string]int64
@@ -124,6 +125,7 @@ func (w *world) Notify(_ room.Room, e api.Ephemeral) {
 	defer w.mu.Unlock()
 	w.notices = append(w.notices, e)
 }
+func (w *world) AuthLogout(context.Context, api.LogoutRequest) error { return nil }
 func (w *world) AuthRelations(context.Context, api.RelationsRequest) (api.Relations, error) {
 	return api.Relations{}, nil
 }
@@ -167,7 +169,7 @@ func (w *world) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.C
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.down {
+	if w.down || w.deaf {
 		return resp, api.ErrUnavailable
 	}
 	resp.Applied = w.applied[:]
@@ -312,7 +314,11 @@ func (l *wireLog) Probe(n uint32) {
 	defer l.mu.Unlock()
 	l.probes = append(l.probes, n)
 }
-func (l *wireLog) LastReceived() int64        { return l.rx }
+func (l *wireLog) Beats() bool         { return false }
+func (l *wireLog) LastReceived() int64 { return l.rx }
+func (l *wireLog) JoinSent(s *Session, r room.Room) error {
+	return s.joinSent(r)
+}
 func (l *wireLog) Close(why wire.Close)       { l.mu.Lock(); defer l.mu.Unlock(); l.closed = &why }
 func (l *wireLog) Wait(context.Context) error { return nil }
 

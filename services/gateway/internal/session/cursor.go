@@ -22,22 +22,41 @@ type written struct {
 // maxDirty bounds the rooms that wait for a confirmation; the messages of others are sent again at the next join.
 const maxDirty = 1024
 
-// wrote needs mu.
-func (s *Session) wrote(r room.Room, p int, seq int64, byPeer bool) {
-	w, ok := s.dirty[r]
-	if !ok {
-		if len(s.dirty) >= maxDirty {
-			return
-		}
-		if s.dirty == nil {
-			s.dirty = make(map[room.Room]written, 1)
-		}
-	}
-	w.room, w.p, w.seq = r, p, max(w.seq, seq)
+// wrote needs mu. A message that was written live while a catch-up runs does not count before that has ended: older ones of its room may
+// still be unread, and a cursor that had passed them would lose them should the session end now.
+func (s *Session) wrote(r room.Room, p int, seq int64, byPeer, read bool) {
+	w := written{room: r, p: p, seq: seq}
 	if byPeer {
-		w.peerSeq = max(w.peerSeq, seq)
+		w.peerSeq = seq
 	}
-	s.dirty[r] = w
+	if s.joining && !read {
+		s.ahead = mark(s.ahead, w)
+		return
+	}
+	s.dirty = mark(s.dirty, w)
+}
+
+// caughtUp needs mu.
+func (s *Session) caughtUp() {
+	for _, w := range s.ahead {
+		s.dirty = mark(s.dirty, w)
+	}
+	s.ahead = nil
+}
+
+func mark(m map[room.Room]written, w written) map[room.Room]written {
+	old, ok := m[w.room]
+	if !ok {
+		if len(m) >= maxDirty {
+			return m
+		}
+		if m == nil {
+			m = make(map[room.Room]written, 1)
+		}
+	}
+	w.seq, w.peerSeq = max(w.seq, old.seq), max(w.peerSeq, old.peerSeq)
+	m[w.room] = w
+	return m
 }
 
 // tick is called once a second.
@@ -49,7 +68,8 @@ func (s *Session) tick(now time.Time) {
 		return
 	}
 	beat := int64(h.cfg.Heartbeat / time.Second)
-	if now.Unix()-s.wire.LastReceived() > 2*beat {
+	own := !s.wire.Beats() // whether the heartbeat is ours to send
+	if own && now.Unix()-s.wire.LastReceived() > 2*beat {
 		s.mu.Unlock()
 		s.wire.Close(wire.CloseNoPong)
 		return
@@ -68,10 +88,10 @@ func (s *Session) tick(now time.Time) {
 		}
 		if s.probing != nil {
 			s.sendProbe(now)
-		} else if now.Unix()-s.lastProbe >= beat {
+		} else if own && now.Unix()-s.lastProbe >= beat {
 			s.sendProbe(now)
 		}
-	case now.Unix()-s.lastProbe >= beat:
+	case own && now.Unix()-s.lastProbe >= beat:
 		s.sendProbe(now)
 	}
 	expired := now.After(s.claims.Expires) && !s.checking
@@ -106,6 +126,28 @@ func (s *Session) Answered(n uint32) {
 			s.hub.Bus.Notify(w.room, api.Ephemeral{Event: wire.EvDelivered, Username: s.user, Seq: w.peerSeq, Session: s.name()})
 		}
 	}
+}
+
+// endLogin ends the login of a session, at every gateway: the old clients' good-byes do so.
+func (h *Hub) endLogin(user, sid string) {
+	h.wg.Add(1)
+	go func() {
+		defer h.wg.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for wait := 100 * time.Millisecond; ; wait *= 2 {
+			err := h.Auth.AuthLogout(ctx, api.LogoutRequest{Username: user, SID: sid})
+			if err == nil {
+				return
+			}
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				h.Log.Warn("a login could not be ended; its token runs out by itself", "user", user, "error", err)
+				return
+			}
+		}
+	}()
 }
 
 // expire closes a session whose token has run out, unless auth is away and nobody could have got a new one.

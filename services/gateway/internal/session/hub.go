@@ -70,9 +70,13 @@ type Wire interface {
 	SendMessage(d *router.Delivery)
 	// Probe asks the peer for a sign of life, which comes as Session.Answered(n) and proves that everything before has arrived.
 	Probe(n uint32)
-	// LastReceived is the last sign of life, in Unix seconds.
+	// Beats reports that the wire has heartbeats of its own, and ends by itself when the peer is gone.
+	Beats() bool
+	// LastReceived is the last sign of life, in Unix seconds; asked of a wire that does not beat.
 	LastReceived() int64
 	Close(why wire.Close)
+	// JoinSent is called, where Session.join may be, before a message to r is sent: sending to a room joins it.
+	JoinSent(s *Session, r room.Room) error
 	// Wait returns when everything sent has been handed to the kernel.
 	Wait(ctx context.Context) error
 }
@@ -105,11 +109,14 @@ type Presence interface {
 // Verifier checks access tokens; failures are *wire.Error or wrap one.
 type Verifier interface {
 	Verify(tok string, now time.Time) (token.Claims, error)
+	// Revoked reports whether what Verify once accepted is void now.
+	Revoked(user, sid string, issued time.Time) bool
 }
 
-// Auth tells whether auth can be reached, for tokens that run out meanwhile.
+// Auth tells whether auth can be reached, for tokens that run out meanwhile, and ends logins.
 type Auth interface {
 	AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error)
+	AuthLogout(ctx context.Context, req api.LogoutRequest) error
 }
 
 // Bus is what sessions need of NATS besides publishing.

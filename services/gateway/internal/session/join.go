@@ -206,6 +206,7 @@ func (s *Session) catchUps() {
 		s.mu.Lock()
 		if s.closed || len(s.jobs) == 0 {
 			s.joining, s.own = false, nil
+			s.caughtUp()
 			s.mu.Unlock()
 			return
 		}
@@ -326,7 +327,7 @@ func (s *Session) goLive(c *catching, to []int64) bool {
 	s.catching = nil
 	for _, d := range c.queue {
 		if d.Message.Seq > to[d.P] {
-			s.deliver(d)
+			s.deliver(d, false)
 		}
 	}
 	c.queue = nil
@@ -408,7 +409,7 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 			}
 			d := router.FromStored(&res.Messages[i])
 			d.Message.Late = r.late
-			r.s.deliver(d)
+			r.s.deliver(d, true)
 		}
 		r.s.mu.Unlock()
 		if r.s.wire.Wait(r.s.ctx) != nil {

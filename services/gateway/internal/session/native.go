@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"parley/pkg/api"
+	"parley/pkg/room"
 	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/router"
@@ -26,11 +27,9 @@ type native struct {
 	hub    *Hub
 	conn   *wsconn.Conn
 	opened time.Time
-	limit  bucket // frames; reader only
-	left   bool   // client_disconnection was said; reader only
-
-	badFrames int       // in the minute that began at badSince; reader only
-	badSince  time.Time // reader only
+	limit  bucket  // frames; reader only
+	wrong  mistake // reader only
+	left   bool    // client_disconnection was said; reader only
 
 	mu sync.Mutex
 	s  *Session // nil before authentication
@@ -47,6 +46,7 @@ type Native struct {
 // NewNative makes the handler.
 func NewNative(h *Hub, cfg wsconn.Config, admit func(*http.Request) (func(), error)) *Native {
 	cfg.FrameBytes = h.cfg.FrameBytes
+	cfg.TooLarge = wire.EncodeError(wire.E(wire.TooLarge, "the frame is larger than limits.frame_bytes"), "")
 	return &Native{hub: h, upgrader: wsconn.NewUpgrader(cfg, Subprotocol), Admit: admit}
 }
 
@@ -274,8 +274,8 @@ func asNil(err error) error {
 	return asWire(err)
 }
 
-// BadFrame implements wsconn.Handler.
-func (n *native) BadFrame() { n.bad(errBinary, "") }
+// Binary implements wsconn.Handler.
+func (n *native) Binary([]byte) { n.bad(errBinary, "") }
 
 // bad answers a frame that could not be understood; too many of them end the connection.
 func (n *native) bad(err error, re string) {
@@ -284,11 +284,7 @@ func (n *native) bad(err error, re string) {
 	} else {
 		n.sendError(err, re)
 	}
-	now := time.Now()
-	if now.Sub(n.badSince) > time.Minute {
-		n.badSince, n.badFrames = now, 0
-	}
-	if n.badFrames++; n.badFrames > wire.DefaultBadFramesAMinute {
+	if n.wrong.tooMany(time.Now()) {
 		n.conn.Close(wire.CloseBadFrames)
 	}
 }
@@ -333,7 +329,7 @@ func (n *native) Send(event string, data any, re string) {
 	case *Accepted:
 		n.conn.SendText(wire.AppendMessage(nil, (*wire.Message)(v), true, re))
 	case *Shared:
-		n.conn.SendFrame(v.frame(func(data any) []byte { return wsconn.Text(wire.Encode(event, data, "")) }))
+		n.conn.SendFrame(v.native.get(func() []byte { return wsconn.Text(wire.Encode(event, v.Data, "")) }))
 	default:
 		n.conn.SendText(wire.Encode(event, data, re))
 	}
@@ -341,7 +337,7 @@ func (n *native) Send(event string, data any, re string) {
 
 // SendMessage implements Wire: one encoding for all native recipients.
 func (n *native) SendMessage(d *router.Delivery) {
-	n.conn.SendFrame(d.Frame(func(m *wire.Message) []byte {
+	n.conn.SendFrame(d.Frame(router.Native, func(m *wire.Message) []byte {
 		return wsconn.Text(wire.AppendMessage(make([]byte, 0, len(m.Content)+256), m, false, ""))
 	}))
 }
@@ -349,26 +345,37 @@ func (n *native) SendMessage(d *router.Delivery) {
 // Probe implements Wire.
 func (n *native) Probe(num uint32) { n.conn.Ping(num) }
 
+// Beats implements Wire.
+func (n *native) Beats() bool { return false }
+
 // LastReceived implements Wire.
 func (n *native) LastReceived() int64 { return n.conn.LastReceived() }
 
 // Close implements Wire.
 func (n *native) Close(why wire.Close) { n.conn.Close(why) }
 
+// JoinSent implements Wire.
+func (n *native) JoinSent(s *Session, r room.Room) error { return s.joinSent(r) }
+
 // Wait implements Wire.
 func (n *native) Wait(ctx context.Context) error { return n.conn.Wait(ctx) }
 
-// Shared is data that many sessions are sent, encoded once.
+// Shared is data that many native sessions are sent, encoded once.
 type Shared struct {
 	Data any
 
-	once  sync.Once
+	native once
+}
+
+// once is something that is made when it is first asked for.
+type once struct {
+	sync.Once
 	bytes []byte
 }
 
-func (s *Shared) frame(encode func(any) []byte) []byte {
-	s.once.Do(func() { s.bytes = encode(s.Data) })
-	return s.bytes
+func (o *once) get(f func() []byte) []byte {
+	o.Do(func() { o.bytes = f() })
+	return o.bytes
 }
 
 // presenceCache keeps the last batch of presence, which usually goes to many sessions in a row.

@@ -61,13 +61,8 @@ func (s *Session) SendMessage(m wire.Send, re string) error {
 		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 		m.ID = base64.RawURLEncoding.EncodeToString(b[:])
 	}
-	s.mu.Lock()
-	joined := s.joined(r) || s.joinPending(r)
-	s.mu.Unlock()
-	if !joined {
-		if err := s.join(joinJob{rooms: []room.Room{r}}); err != nil {
-			return err
-		}
+	if err := s.wire.JoinSent(s, r); err != nil {
+		return err
 	}
 	o := &outgoing{re: re, retry: m.Retry}
 	o.pub = s.hub.Publisher.New(bus.Publication{
@@ -97,6 +92,17 @@ func (s *Session) SendMessage(m wire.Send, re string) error {
 	s.mu.Unlock()
 	s.start(o)
 	return nil
+}
+
+// joinSent joins a room that a message was sent to, if need be.
+func (s *Session) joinSent(r room.Room) error {
+	s.mu.Lock()
+	joined := s.joined(r) || s.joinPending(r)
+	s.mu.Unlock()
+	if joined {
+		return nil
+	}
+	return s.join(joinJob{rooms: []room.Room{r}})
 }
 
 // start sends the head of a room's queue; nil does nothing. Not under mu.
@@ -135,7 +141,7 @@ func (s *Session) findFirst(o *outgoing) {
 			s.done(o, nil, bus.ErrConflict)
 			return
 		}
-		s.done(o, &wire.Message{Room: o.pub.Room.String(), ID: m.ID, Seq: m.Seq, Prev: m.Prev, SentAt: wire.Millis(m.SentAt)}, nil)
+		s.done(o, &wire.Message{Sender: s.user, Content: m.Content, Room: o.pub.Room.String(), ID: m.ID, Seq: m.Seq, Prev: m.Prev, SentAt: wire.Millis(m.SentAt)}, nil)
 		return
 	}
 	s.hub.Publisher.Publish(o.pub)
@@ -169,7 +175,10 @@ func (s *Session) accepted(o *outgoing, m *wire.Message, p int) *outgoing {
 	}
 	if !s.closed {
 		s.wire.Send(wire.EvAccepted, (*Accepted)(m), o.re)
-		s.wrote(o.pub.Room, p, m.Seq, false)
+		// Where the room is not joined yet (a wire may put that off), older messages have not been sent.
+		if s.joined(o.pub.Room) || s.joining {
+			s.wrote(o.pub.Room, p, m.Seq, false, false)
+		}
 	}
 	return next
 }

@@ -51,6 +51,7 @@ type Session struct {
 
 	// What it has confirmed (cursor.go).
 	dirty     map[room.Room]written
+	ahead     map[room.Room]written // written live while a catch-up has older ones still to read
 	probing   []written
 	probe     uint32
 	lastProbe int64 // Unix seconds
@@ -122,7 +123,7 @@ func (s *Session) gone(deliberate bool) {
 	}
 	s.closed = true
 	active := s.active
-	s.catching, s.dirty, s.probing, s.jobs = nil, nil, nil, nil
+	s.catching, s.dirty, s.ahead, s.probing, s.jobs = nil, nil, nil, nil, nil
 	s.mu.Unlock()
 	s.cancel()
 	if active {
@@ -429,12 +430,12 @@ func (s *Session) Deliver(d *router.Delivery) {
 		c.offer(d)
 		return
 	}
-	s.deliver(d)
+	s.deliver(d, false)
 }
 
-// deliver needs mu.
-func (s *Session) deliver(d *router.Delivery) {
+// deliver needs mu. read: the running catch-up has read it, and all before it.
+func (s *Session) deliver(d *router.Delivery, read bool) {
 	s.wire.SendMessage(d)
 	s.hub.m.delivered.Inc()
-	s.wrote(d.Room, d.P, d.Message.Seq, d.Message.Sender != s.user)
+	s.wrote(d.Room, d.P, d.Message.Seq, d.Message.Sender != s.user, read)
 }

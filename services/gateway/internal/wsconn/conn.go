@@ -25,8 +25,8 @@ import (
 type Handler interface {
 	// Frame is one text message; b is valid during the call only.
 	Frame(b []byte)
-	// BadFrame is a message that is no text.
-	BadFrame()
+	// Binary is one binary message; b is valid during the call only.
+	Binary(b []byte)
 	// Pong answers the Ping with the same number.
 	Pong(n uint32)
 	// Closed is called last and once, however the connection ended.
@@ -38,6 +38,8 @@ type Config struct {
 	FrameBytes int // largest message accepted
 	Budget     *Budget
 	Origin     func(*http.Request) bool
+	// TooLarge is a text message for who sends a larger one, before 1009; nil for none.
+	TooLarge []byte
 }
 
 // Upgrader turns HTTP requests into connections.
@@ -49,14 +51,14 @@ type Upgrader struct {
 // readBuffer is small because most connections are idle most of the time; larger reads bypass it.
 const readBuffer = 512
 
-// NewUpgrader returns an Upgrader that selects subprotocol when the client offers it.
-func NewUpgrader(cfg Config, subprotocol string) *Upgrader {
+// NewUpgrader returns an Upgrader that selects the first of subprotocols that the client offers.
+func NewUpgrader(cfg Config, subprotocols ...string) *Upgrader {
 	return &Upgrader{cfg: cfg, ws: websocket.Upgrader{
 		HandshakeTimeout: 5 * time.Second,
 		ReadBufferSize:   readBuffer,
 		WriteBufferSize:  512,
 		WriteBufferPool:  &sync.Pool{}, // gorilla writes the handshake only
-		Subprotocols:     []string{subprotocol},
+		Subprotocols:     subprotocols,
 		CheckOrigin:      cfg.Origin,
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
@@ -69,7 +71,7 @@ type Conn struct {
 	ws      *websocket.Conn
 	nc      net.Conn
 	out     outbox
-	max     int64
+	cfg     *Config
 	lastRx  atomic.Int64 // Unix seconds of the last sign of life
 	why     atomic.Pointer[wire.Close]
 	handler Handler
@@ -89,7 +91,7 @@ func (u *Upgrader) Upgrade(w http.ResponseWriter, r *http.Request) *Conn {
 	if err != nil {
 		return nil
 	}
-	c := &Conn{ws: ws, nc: ws.NetConn(), max: int64(u.cfg.FrameBytes)}
+	c := &Conn{ws: ws, nc: ws.NetConn(), cfg: &u.cfg}
 	c.out = outbox{nc: c.nc, budget: u.cfg.Budget, failed: func(error) { c.fail(wire.Close{Code: 1006, Reason: "write failed", Reconnect: true}) }}
 	c.touch()
 	ws.SetPingHandler(func(data string) error {
@@ -171,17 +173,20 @@ func (c *Conn) message(kind int, r io.Reader) bool {
 			buffers.Put(buf)
 		}
 	}()
-	n, err := buf.ReadFrom(io.LimitReader(r, c.max+1))
+	limit := int64(c.cfg.FrameBytes)
+	n, err := buf.ReadFrom(io.LimitReader(r, limit+1))
 	if err != nil {
 		return false
 	}
-	if n > c.max {
-		c.SendText(wire.EncodeError(wire.E(wire.TooLarge, "the frame is larger than limits.frame_bytes"), ""))
+	if n > limit {
+		if c.cfg.TooLarge != nil {
+			c.SendText(c.cfg.TooLarge)
+		}
 		c.Close(wire.CloseTooLarge)
 		return false
 	}
 	if kind != websocket.TextMessage {
-		c.handler.BadFrame()
+		c.handler.Binary(buf.Bytes())
 		return true
 	}
 	c.handler.Frame(buf.Bytes())
@@ -222,6 +227,9 @@ func (c *Conn) LastReceived() int64 { return c.lastRx.Load() }
 
 // SendText sends one text message.
 func (c *Conn) SendText(payload []byte) { c.send(Text(payload)) }
+
+// SendBinary sends one binary message.
+func (c *Conn) SendBinary(payload []byte) { c.send(frame(opBinary, payload)) }
 
 // SendFrame sends a frame that Text made.
 func (c *Conn) SendFrame(frame []byte) { c.send(frame) }

@@ -29,7 +29,7 @@ type recorder struct {
 }
 
 func (r *recorder) Frame(b []byte)        { r.frames <- bytes.Clone(b) }
-func (r *recorder) BadFrame()             { r.binary <- struct{}{} }
+func (r *recorder) Binary([]byte)         { r.binary <- struct{}{} }
 func (r *recorder) Pong(n uint32)         { r.pongs <- n }
 func (r *recorder) Closed(why wire.Close) { r.closed <- why }
 
@@ -178,7 +178,7 @@ func TestPeerCloses(t *testing.T) {
 }
 
 func TestTooLargeIsNamedThenClosed(t *testing.T) {
-	rec, ws := dial(t, Config{FrameBytes: 1000})
+	rec, ws := dial(t, Config{FrameBytes: 1000, TooLarge: wire.EncodeError(wire.E(wire.TooLarge, "too large"), "")})
 	go func() { _ = ws.WriteMessage(websocket.TextMessage, bytes.Repeat([]byte("x"), 1<<20)) }() // may fail half-way
 	_, b, err := ws.ReadMessage()
 	if err != nil || !strings.Contains(string(b), `"too_large"`) {

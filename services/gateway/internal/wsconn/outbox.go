@@ -23,6 +23,18 @@ type Budget struct {
 // Used is what is queued now, in bytes.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
+// Take takes n bytes for a connection that has taken have; false when its peer reads too slowly for that.
+func (b *Budget) Take(have, n int64) bool {
+	if over := have + n; over > b.PerConn || over > b.PerConn/16 && b.used.Load() > b.Total {
+		return false
+	}
+	b.used.Add(n)
+	return true
+}
+
+// Give gives n bytes back.
+func (b *Budget) Give(n int64) { b.used.Add(-n) }
+
 // outbox queues complete WebSocket frames and writes them in one goroutine that exists only while there is
 // something to write. Appending never blocks.
 type outbox struct {
@@ -47,12 +59,11 @@ func (o *outbox) append(frame []byte) (ok bool, slow bool) {
 		o.mu.Unlock()
 		return false, false
 	}
-	if over := o.bytes + n; over > o.budget.PerConn || over > o.budget.PerConn/16 && o.budget.used.Load() > o.budget.Total {
+	if !o.budget.Take(o.bytes, n) {
 		o.mu.Unlock()
 		return false, true
 	}
 	o.bytes += n
-	o.budget.used.Add(n)
 	o.q = append(o.q, frame)
 	start := !o.writing
 	o.writing = true
@@ -91,7 +102,7 @@ func (o *outbox) last(frame []byte, drop bool) bool {
 
 func (o *outbox) release(n int64) {
 	o.bytes -= n
-	o.budget.used.Add(-n)
+	o.budget.Give(n)
 }
 
 func (o *outbox) write() {
@@ -156,14 +167,26 @@ func (o *outbox) wait(ctx context.Context) error {
 
 // Op codes of RFC 6455, section 5.2.
 const (
-	opText  = 0x1
-	opClose = 0x8
-	opPing  = 0x9
-	opPong  = 0xA
+	opText   = 0x1
+	opBinary = 0x2
+	opClose  = 0x8
+	opPing   = 0x9
+	opPong   = 0xA
 )
 
 // Text makes one complete, unmasked text frame. The result may be shared by any number of connections.
 func Text(payload []byte) []byte { return frame(opText, payload) }
+
+// Payload is the text in a frame that Text made.
+func Payload(frame []byte) []byte {
+	switch frame[1] {
+	case 126:
+		return frame[4:]
+	case 127:
+		return frame[10:]
+	}
+	return frame[2:]
+}
 
 func frame(op byte, payload []byte) []byte {
 	n := len(payload)

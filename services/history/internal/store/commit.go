@@ -69,6 +69,9 @@ func (s *Store) Commit(ctx context.Context, b *Batch) (aliases int, err error) {
 		if len(b.Messages) == 0 {
 			return nil
 		}
+		if err := s.useIndexes(ctx, tx); err != nil {
+			return err
+		}
 		last, err := s.lastSeqs(ctx, tx, b.Messages)
 		if err != nil {
 			return err
@@ -85,6 +88,19 @@ func (s *Store) Commit(ctx context.Context, b *Batch) (aliases int, err error) {
 		return s.upsertConversations(ctx, tx, b.P, convs)
 	})
 	return aliases, err
+}
+
+// useIndexes keeps PostgreSQL from reading whole tables for the look-ups of a batch. While a table is small that is the cheapest plan, and a
+// prepared statement keeps it until the table is analysed again: a table that grew by hundreds of thousands of rows within that minute
+// was read as a whole for each batch.
+func (s *Store) useIndexes(ctx context.Context, tx *sql.Tx) error {
+	if s.db.Dialect != sqldb.Postgres {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, `SET LOCAL enable_seqscan = off`); err != nil {
+		return fmt.Errorf("prefer indexes: %w", err)
+	}
+	return nil
 }
 
 // fence moves the position of a partition, if it is where its owner left it.
@@ -200,7 +216,13 @@ func (s *Store) twins(ctx context.Context, tx *sql.Tx, ms []Message) ([]int64, m
 		return err
 	}
 	if s.db.Dialect == sqldb.Postgres {
-		return hashes, out, each(ctx, tx, "ids", selectTwins+`= ANY($1) ORDER BY pos`, []any{hashes}, scan)
+		// Sorted here: ordered by SQL, the plan may be to read all of pos in order.
+		defer func() {
+			for _, list := range out {
+				sort.Slice(list, func(i, j int) bool { return list[i].seq < list[j].seq })
+			}
+		}()
+		return hashes, out, each(ctx, tx, "ids", selectTwins+`= ANY($1)`, []any{hashes}, scan)
 	}
 	// In chunks of a fixed size, so that one prepared statement does; the last one repeats a hash, which changes nothing.
 	st := tx.StmtContext(ctx, s.lite.m[s.lite.twins])

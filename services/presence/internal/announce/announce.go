@@ -24,15 +24,22 @@ import (
 type Core struct {
 	store   *store.Store
 	publish func(subject string, body []byte) error
-	tick    time.Duration
+	hear    func(context.Context) error
+	times   Times
 	log     *slog.Logger
 	lastOK  atomic.Int64 // Unix ns of the last tick that worked in all shards
 	m       metrics
 }
 
-// New makes a Core that publishes with publish.
-func New(st *store.Store, publish func(string, []byte) error, tick time.Duration, log *slog.Logger, reg *prometheus.Registry) *Core {
-	return &Core{store: st, publish: publish, tick: tick, log: log, m: newMetrics(reg)}
+// Times of a Core.
+type Times struct {
+	Tick  time.Duration // between two looks at what runs out
+	Lease time.Duration // as the store has it
+}
+
+// New makes a Core that publishes with publish. hear returns nil when NATS has just answered.
+func New(st *store.Store, publish func(string, []byte) error, hear func(context.Context) error, times Times, log *slog.Logger, reg *prometheus.Registry) *Core {
+	return &Core{store: st, publish: publish, hear: hear, times: times, log: log, m: newMetrics(reg)}
 }
 
 // Handlers are the requests of the contract.
@@ -179,37 +186,67 @@ func (c *Core) send(ch api.Changes) {
 const tidyEvery = 5 * time.Minute
 
 // Run lets time pass until ctx ends.
+//
+// Time passes for gateways that this replica could have heard: while NATS does not answer, heartbeats are lost on their way and
+// say nothing about who is there. So nothing runs out then, nor for a lease after it is back, in which gateways come back as well. When
+// that is so for all replicas, no script runs, and the store takes the time for one that nobody measured.
 func (c *Core) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var tidied time.Time
+	var tidied, heard time.Time // heard: since when NATS has answered without a break
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 		}
-		tidy := time.Since(tidied) > tidyEvery
-		call, cancel := context.WithTimeout(ctx, requestTime)
-		res, err := c.store.Tick(call, tidy)
-		cancel()
-		if ctx.Err() != nil {
-			err = nil // the end of this replica, not a failure of Redis
-		} else if err == nil {
-			c.lastOK.Store(time.Now().UnixNano())
-			if tidy {
+		switch {
+		case !c.hears(ctx):
+			heard = time.Time{}
+		case heard.IsZero():
+			heard = time.Now()
+		}
+		if !heard.IsZero() {
+			expire := time.Since(heard) >= c.times.Lease
+			tidy := expire && time.Since(tidied) > tidyEvery
+			if c.pass(ctx, expire, tidy) && tidy {
 				tidied = time.Now()
 			}
 		}
-		_ = c.done("tick", res, err) // tried again
 		// Jitter keeps replicas from doing the same at the same moment.
-		timer.Reset(c.tick*4/5 + rand.N(c.tick*2/5+1))
+		timer.Reset(c.times.Tick*4/5 + rand.N(c.times.Tick*2/5+1))
 	}
+}
+
+// hears reports whether NATS answers well before a lease of which it brought a heartbeat lately could run out.
+func (c *Core) hears(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.times.Lease*2/5)
+	defer cancel()
+	return c.hear(ctx) == nil
+}
+
+// pass lets time pass once, and reports whether that worked in all shards.
+func (c *Core) pass(ctx context.Context, expire, tidy bool) bool {
+	call, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	var res []store.Result
+	var err error
+	if expire {
+		res, err = c.store.Tick(call, tidy)
+	} else {
+		res, err = c.store.Look(call)
+	}
+	if ctx.Err() != nil {
+		err = nil // the end of this replica, not a failure of Redis
+	} else if err == nil {
+		c.lastOK.Store(time.Now().UnixNano())
+	}
+	return c.done("tick", res, err) == nil // tried again
 }
 
 // Ready is nil when Redis answered lately.
 func (c *Core) Ready() error {
-	if time.Since(time.Unix(0, c.lastOK.Load())) > 3*time.Second+3*c.tick {
+	if time.Since(time.Unix(0, c.lastOK.Load())) > 3*time.Second+3*c.times.Tick {
 		return errors.New("no answer from Redis")
 	}
 	return nil

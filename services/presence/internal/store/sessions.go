@@ -79,16 +79,7 @@ func (s *Store) Resync(ctx context.Context, req api.ResyncRequest) ([]Result, er
 // Tick lets time pass in all shards: graces end and gateways without a heartbeat lose their sessions. Tidy also forgets
 // what is kept for a bounded time; do that now and then.
 func (s *Store) Tick(ctx context.Context, tidy bool) ([]Result, error) {
-	calls := make([]call, 0, len(s.shards))
-	flag := 0
-	if tidy {
-		flag = 1
-	}
-	for _, i := range s.shards {
-		args := append(s.header(i, 4), s.cfg.GraceStep, flag, markKept.Milliseconds(), s.cfg.LastSeen.Milliseconds())
-		calls = append(calls, call{i, s.keys[i], args})
-	}
-	results, err := s.run(ctx, s.scripts.tick, calls)
+	results, err := s.tick(ctx, s.cfg.GraceStep, tidy)
 	var reap []call
 	for _, r := range results {
 		for _, gateway := range r.more {
@@ -100,6 +91,22 @@ func (s *Store) Tick(ctx context.Context, tidy bool) ([]Result, error) {
 	}
 	reaped, err := s.run(ctx, s.scripts.reap, reap)
 	return append(results, reaped...), err
+}
+
+// Look is a Tick in which nothing runs out: lost data and the end of settling are noticed, nobody goes offline.
+func (s *Store) Look(ctx context.Context) ([]Result, error) { return s.tick(ctx, 0, false) }
+
+func (s *Store) tick(ctx context.Context, graces int, tidy bool) ([]Result, error) {
+	calls := make([]call, 0, len(s.shards))
+	flag := 0
+	if tidy {
+		flag = 1
+	}
+	for _, i := range s.shards {
+		args := append(s.header(i, 4), graces, flag, markKept.Milliseconds(), s.cfg.LastSeen.Milliseconds())
+		calls = append(calls, call{i, s.keys[i], args})
+	}
+	return s.run(ctx, s.scripts.tick, calls)
 }
 
 // Snapshot is who is online in a shard: by name, after after, with at most page bytes (but one name at least).

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,24 +19,33 @@ func TestMain(m *testing.M) { testx.Main(m) }
 
 var quick = Config{Lease: 300 * time.Millisecond, Grace: 200 * time.Millisecond, Settle: 0, Forget: time.Minute, LastSeen: time.Hour}
 
-// onAll runs a test against a real redis-server, the embedded one, and a node of a Redis Cluster, which refuses a script that
+// onAll runs a test against a real redis-server, the embedded one, and a Redis Cluster of three nodes, which refuses a script that
 // touches two slots.
 func onAll(t *testing.T, f func(t *testing.T, rdb redis.UniversalClient)) {
 	t.Run("redis", func(t *testing.T) { f(t, client(t, testx.RedisServer(t).Addr)) })
 	t.Run("embedded", func(t *testing.T) { f(t, client(t, miniredis.RunT(t).Addr())) })
 	t.Run("cluster", func(t *testing.T) {
-		ctx, addr := context.Background(), testx.RedisServer(t, "--cluster-enabled", "yes").Addr
-		node := client(t, addr)
-		if err := node.ClusterAddSlotsRange(ctx, 0, 16383).Err(); err != nil {
-			t.Fatal(err)
+		var addrs []string
+		for _, node := range testx.RedisCluster(t, 3) {
+			addrs = append(addrs, node.Addr)
 		}
-		testx.Eventually(t, "the cluster is up", 20*time.Second, func() bool {
-			return strings.Contains(node.ClusterInfo(ctx).Val(), "cluster_state:ok")
-		})
-		rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}})
+		rdb := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, MaxRetries: -1})
 		t.Cleanup(func() { _ = rdb.Close() })
 		f(t, rdb)
 	})
+}
+
+// flush empties the whole of Redis.
+func flush(t *testing.T, rdb redis.UniversalClient) {
+	t.Helper()
+	ctx := context.Background()
+	err := rdb.FlushAll(ctx).Err()
+	if c, ok := rdb.(*redis.ClusterClient); ok {
+		err = c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return node.FlushAll(ctx).Err() })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func client(t testx.TB, addr string) *redis.Client {
@@ -271,9 +279,7 @@ func TestLostDataBeginsANewEpoch(t *testing.T) {
 		w.apply("g", came(1, "avi"), came(2, "lisa"))
 		s := api.PresenceShard("avi")
 		before := w.epoch[s]
-		if err := w.rdb.FlushAll(context.Background()).Err(); err != nil {
-			t.Fatal(err)
-		}
+		flush(t, rdb)
 		if !w.beat("g", came(1, "avi"), came(2, "lisa")).Shards[s].Resync || w.epoch[s] == before {
 			t.Fatal("the loss was not seen")
 		}

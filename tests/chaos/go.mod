@@ -1,0 +1,3 @@
+module parley/tests/chaos
+
+go 1.26.0
