@@ -91,7 +91,7 @@ export class Connection {
   /** @type {Map<string, Set<(data: any) => void>>} */
   #handlers = new Map();
   #ledger = new Ledger();
-  /** @type {Map<string, Deferred<Accepted | ServerError>>} */
+  /** @type {Map<string, Deferred<Accepted | ServerError | null>>} null: the socket is gone */
   #pending = new Map();
   /** @type {Link | null} the one that has joined */
   #link = null;
@@ -206,17 +206,17 @@ export class Connection {
     if (!room || !content) throw new ServerError("invalid_argument", "a message has a room and text");
     if (this.#pending.has(id)) throw new ServerError("invalid_argument", "a message with this id is being sent already");
     if (this.#pending.size >= MAX_PENDING) throw new ServerError("rate_limited", "too many messages wait for an outcome");
-    const stop = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
+    this.#pending.set(id, new Deferred()); // the id is taken, also while there is no connection
     try {
       for (let wait = 100; ; ) {
-        /** @type {Deferred<Accepted | ServerError>} */
+        const link = this.#link ?? (await orAbort(this.#up.promise, signal));
+        /** @type {Deferred<Accepted | ServerError | null>} */
         const outcome = new Deferred();
         this.#pending.set(id, outcome);
-        const link = this.#link ?? (await orAbort(this.#up.promise, stop));
         link.write("client_sends_message", { conversation_room: room, content, id, retry: retry || undefined }, id);
         const again = retry;
         retry = true; // from here on it may have reached the server
-        const got = await orAbort(Promise.race([outcome.promise, link.down.promise.then(() => null)]), stop);
+        const got = await orAbort(outcome.promise, signal);
         if (got === null) continue;
         if (!(got instanceof ServerError)) return got;
         // A refusal by rate says nothing about an earlier attempt.
@@ -224,7 +224,7 @@ export class Connection {
           retry = false;
           throw got;
         }
-        await sleep(Math.max(Math.random() * wait, got.retryAfter), stop);
+        await sleep(Math.max(Math.random() * wait, got.retryAfter), signal);
         wait = Math.min(2 * wait, 5000);
       }
     } catch (e) {
@@ -428,6 +428,7 @@ export class Connection {
     if (this.#link !== link) return;
     this.#link = null;
     this.#up = new Deferred();
+    for (const outcome of this.#pending.values()) outcome.resolve(null);
   }
 
   /**

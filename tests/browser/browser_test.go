@@ -29,7 +29,7 @@ func node(t *testing.T, url string, control http.Handler, args ...string) {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", append([]string{"--test", "--test-reporter=spec"}, args...)...)
+	cmd := exec.CommandContext(ctx, "node", append([]string{"--test", "--test-reporter=spec", "--test-concurrency=1"}, args...)...)
 	cmd.Env = append(os.Environ(), "PARLEY_URL="+url, "PARLEY_CONTROL="+c.URL)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -77,10 +77,20 @@ func (a *allInOne) control() http.Handler {
 
 func TestSDK(t *testing.T) {
 	a := serve(t)
-	node(t, a.base, a.control(), "sdk.test.js")
+	node(t, a.base, a.control(), "sdk.test.js", "readme.test.js")
 }
 
 func TestSDKThreeGateways(t *testing.T) {
 	s := harness.New(t, harness.Options{Gateways: 3, Nats: 3})
 	node(t, s.Balancer.URL, control(func() { s.KillGateway(1) }, func() { s.RestartGateway(1) }), "cluster.test.js")
+}
+
+func TestWeb(t *testing.T) {
+	a := serve(t)
+	node(t, a.base, a.control(), "web.test.js")
+}
+
+// TestFiles needs no server.
+func TestFiles(t *testing.T) {
+	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js")
 }

@@ -57,7 +57,7 @@ func New() (*Site, error) {
 
 func (s *Site) add(under string, from fs.FS) error {
 	return fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || d.IsDir() || d.Name() == "VERSIONS" {
 			return err
 		}
 		b, err := fs.ReadFile(from, name)

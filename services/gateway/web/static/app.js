@@ -93,7 +93,7 @@ class App extends Component {
     const kept = new Set([...store.used].reverse().slice(0, most));
     const shown = store.panes.filter((p) => kept.has(p));
     const theme = keep.get("theme") ?? "";
-    return html`<div class=${"app" + (store.active ? " talking" : "")}>
+    return html`<main class=${"app" + (store.active ? " talking" : "")}>
       <nav class="side" aria-label="Contacts">
         <header>
           <${Avatar} name=${store.me || "?"} />
@@ -113,16 +113,16 @@ class App extends Component {
         <${Contacts} store=${store} ref=${this.list} onOpen=${this.open} tick=${tick} />
         ${store.listed.length === 0 && html`<p class="note empty">${store.listError || (store.search ? "Nobody has such a name." : store.ready ? "Nobody is here yet." : "Loading…")}</p>`}
       </nav>
-      <main>
+      <div class="panes">
         ${shown.map((name) => html`<${Pane} key=${name} store=${store} room=${store.room(name)} active=${store.active === name} only=${narrow()} onClose=${() => this.close(name)} tick=${tick} />`)}
         ${shown.length === 0 && html`<div class="welcome"><img src="web/icon.svg" alt="" width="72" height="72" /><h2>Choose somebody to talk to</h2>
           <p>Conversations open side by side when there is room. <kbd>Ctrl K</kbd> searches.</p></div>`}
-      </main>
+      </div>
       <div class="sr" aria-live="polite">${store.announcement}</div>
       <dialog ref=${this.help} aria-labelledby="keys"><h2 id="keys">Keyboard</h2>
         <dl>${KEYS.map(([k, what]) => html`<div><dt><kbd>${k}</kbd></dt><dd>${what}</dd></div>`)}</dl>
         <form method="dialog"><button class="primary" autofocus>Close</button></form></dialog>
-    </div>`;
+    </main>`;
   }
 }
 

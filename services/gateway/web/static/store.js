@@ -390,8 +390,9 @@ export class Store {
    * @param {Room} r
    */
   seen(r) {
-    const seq = r.youngestOfPeer;
-    if (seq <= r.readSeq || !this.conn?.connected) return;
+    if (r.youngestOfPeer <= r.readSeq || !this.conn?.connected) return;
+    // Up to one's own last message: the server's count of what is unread goes up to there, too.
+    const seq = r.lines.at(-1)?.seq ?? 0;
     this.conn.read(r.name, seq);
     r.marker(this.me, seq, true);
     this.changed();
