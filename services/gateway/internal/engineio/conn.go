@@ -94,8 +94,7 @@ func (c *Conn) Polling() bool {
 
 // Frame encodes a message to be sent by SendFrame to any number of connections.
 func Frame(text []byte) []byte {
-	b := make([]byte, 0, len(text)+1)
-	return wsconn.Text(append(append(b, typeMessage), text...))
+	return wsconn.Text([]byte{typeMessage}, text)
 }
 
 // SendFrame sends a message that Frame made.

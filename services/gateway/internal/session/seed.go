@@ -366,6 +366,9 @@ func (c *seedConn) enter(s *Session, r room.Room) error {
 		c.alive.Store(time.Now().Unix())
 	}
 	if c.begun {
+		if s.has(r) {
+			return nil // as before nearly every message
+		}
 		if err := s.joinSent(r); err != nil {
 			return err
 		}
