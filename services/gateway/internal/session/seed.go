@@ -205,6 +205,7 @@ func (c *seedConn) signOut(deliberate bool) {
 	if c.delay != nil {
 		c.delay.Stop()
 	}
+	told := c.begun
 	c.delay, c.pending, c.begun, c.proof = nil, nil, false, [sha256.Size]byte{}
 	c.alive.Store(0)
 	s := c.session()
@@ -212,6 +213,9 @@ func (c *seedConn) signOut(deliberate bool) {
 		return
 	}
 	s.gone(deliberate)
+	if told {
+		c.emit(evUserOffline, userEvent{s.user})
+	}
 	s.mu.Lock()
 	c.told, c.probe = nil, 0
 	s.mu.Unlock()
@@ -403,6 +407,8 @@ func (c *seedConn) begin() {
 	if !narrow {
 		c.tell(s, online)
 	}
+	// The seed announces a user to everybody, himself included, before it delivers what waits. The presence of others leaves him out.
+	c.emit(evUserOnline, userEvent{s.user})
 	if err := s.join(joinJob{rooms: rooms}); err != nil {
 		// NATS is away: nothing was announced. The client joins again when it connects again.
 		c.Close(wire.CloseTryLater)
@@ -620,7 +626,8 @@ func (c *seedConn) announce(user string, online bool) {
 }
 
 // receives needs mu. It reports whether a message that the session sent is shown to it like any other of the room. While a catch-up runs it may
-// come before older ones, as message_accepted may on the native wire; what was sent before the room was joined is read by the catch-up.
+// come before older ones, as message_accepted may on the native wire, and the catch-up leaves it out, also when the join of its room is yet to be
+// worked off; what was sent before any join is read by the catch-up.
 func (s *Session) receives(m *wire.Message) bool {
 	r, err := room.Parse(m.Room)
 	return err == nil && (s.joined(r) || s.joinPending(r)) // a catch-up that still waits passes it over, too (accepted)
