@@ -32,7 +32,7 @@ test-long: test-deps ## the outage of NATS with its full three minutes
 	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -timeout 20m ./outage
 
 chaos: test-deps ## break everything for CHAOS=30m under people who chat, then check; CHAOS_SEED=N repeats a run
-	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -timeout 0 -v . ./checker ./link
+	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -tags chaos -count=1 -timeout 0 -v . ./checker ./link
 
 test-deps: ## install what the tests need by apt-get, or say what is missing
 	@.ci/test-deps

@@ -1,3 +1,5 @@
+//go:build chaos
+
 // Package chaos breaks everything that can be broken under people who chat, and then looks whether every promise was kept.
 package chaos
 
