@@ -61,7 +61,7 @@ func keepAlive(e *env) {
 	e.joinAll(silent)
 	joined := time.Now()
 	watcher.online(silent.user)
-	watcher.expectIn(joined.Add(aliveBound).Sub(time.Now()), "announcement of somebody who is silent", func(ev event) bool {
+	watcher.expectIn(time.Until(joined.Add(aliveBound)), "announcement of somebody who is silent", func(ev event) bool {
 		return ev.name == "user_has_gone_offline" && ev.fields().Username == silent.user
 	})
 	if d := time.Since(joined); d < 8*time.Second {
