@@ -37,7 +37,7 @@ func bench() error {
 	var (
 		long = flag.Bool("long", false, "everything, with more rounds")
 		only = flag.String("only", "", "comma-separated names of scenarios, instead of all")
-		into = flag.String("into", "", "put the results between the marks of this file as well")
+		into = flag.String("into", "", "put the results between the marks of this file as well; with -only, those tables")
 		prof = flag.String("profile", "", "folder for CPU profiles of the servers in the last round of each load")
 		keep = flag.Bool("keep", false, "keep the working folder with data and logs")
 	)
@@ -93,7 +93,7 @@ func bench() error {
 		return err
 	}
 	if *into != "" && len(failed) == 0 {
-		failed = append(failed, e.Report.Into(*into))
+		failed = append(failed, e.Report.Into(*into, *only != ""))
 	}
 	return errors.Join(append(failed, ctx.Err())...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -84,20 +85,22 @@ const (
 	End   = "<!-- bench: end -->"
 )
 
-// Into replaces what is between the marks of a file.
-func (r *Report) Into(path string) error {
+// Into replaces what is between the marks of a file; part: only the tables that the report has, each with a word on where it comes from.
+func (r *Report) Into(path string, part bool) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the page of results: %w", err)
 	}
 	head, rest, ok1 := strings.Cut(string(old), Begin)
-	_, tail, ok2 := strings.Cut(rest, End)
+	kept, tail, ok2 := strings.Cut(rest, End)
 	if !ok1 || !ok2 {
 		return fmt.Errorf("%s has no marks %s and %s", path, Begin, End)
 	}
 	var b strings.Builder
 	b.WriteString(head + Begin + "\n")
-	if err := r.Write(&b); err != nil {
+	if part {
+		b.WriteString(r.among(strings.TrimPrefix(kept, "\n")))
+	} else if err := r.Write(&b); err != nil {
 		return err
 	}
 	b.WriteString(End + tail)
@@ -105,6 +108,26 @@ func (r *Report) Into(path string) error {
 		return fmt.Errorf("write the page of results: %w", err)
 	}
 	return nil
+}
+
+// among puts the tables in the place of those of the same title, or behind all others.
+func (r *Report) among(old string) string {
+	const title = "### "
+	sections := strings.Split(strings.TrimSuffix(old, "\n"), "\n"+title)
+	for _, t := range r.tables {
+		from := *t
+		from.Note = strings.TrimSpace(t.Note + "\n\nMeasured apart from the other tables: " + r.Machine)
+		var b strings.Builder
+		from.write(&b)
+		mine := strings.TrimPrefix(strings.TrimSuffix(b.String(), "\n"), title)
+		at := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, t.Title+"\n") })
+		if at < 0 {
+			sections = append(sections, mine)
+		} else {
+			sections[at] = mine
+		}
+	}
+	return strings.Join(sections, "\n"+title) + "\n"
 }
 
 // Ms prints a duration in milliseconds.

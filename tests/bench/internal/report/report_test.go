@@ -16,7 +16,7 @@ func TestIntoReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	r.Budget(Budget{What: "speed", Budget: "≤ 1", Relay: "1", Parley: "2"})
 	r.Table(&Table{Title: "Detail", Head: []string{"a", "b"}}).Row("1", "2")
 	for range 2 { // the second time finds its own
-		if err := r.Into(path); err != nil {
+		if err := r.Into(path, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -32,7 +32,7 @@ func TestIntoReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	if err := os.WriteFile(path, []byte("no marks"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Into(path); err == nil || !strings.Contains(err.Error(), "marks") {
+	if err := r.Into(path, false); err == nil || !strings.Contains(err.Error(), "marks") {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -45,5 +45,38 @@ func TestFigures(t *testing.T) {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestIntoReplacesSomeTables(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	whole := &Report{Machine: "two cores"}
+	for _, title := range []string{"One", "Two"} {
+		whole.Table(&Table{Title: title, Head: []string{"a"}}).Row("old " + title)
+	}
+	if err := os.WriteFile(path, []byte(Begin+"\n"+End+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := whole.Into(path, false); err != nil {
+		t.Fatal(err)
+	}
+	part := &Report{Machine: "four cores"}
+	for _, title := range []string{"One", "Three"} {
+		part.Table(&Table{Title: title, Head: []string{"a"}}).Row("new " + title)
+	}
+	for range 2 { // the second time finds its own
+		if err := part.Into(path, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const apart = "Measured apart from the other tables: four cores\n\n"
+	want := Begin + "\ntwo cores\n\n### One\n\n" + apart + "| a |\n|---|\n| new One |\n\n### Two\n\n| a |\n|---|\n| old Two |\n\n" +
+		"### Three\n\n" + apart + "| a |\n|---|\n| new Three |\n\n" + End + "\n"
+	if string(b) != want {
+		t.Fatalf("got:\n%s\nwant:\n%s", b, want)
 	}
 }
