@@ -9,7 +9,7 @@ BENCH ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long test-deps lint fmt conformance fuzz bench bench-long test-gowork-off clean
+.PHONY: help run build test test-long test-deps lint fmt conformance fuzz bench bench-long bench-web screenshots test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -29,7 +29,7 @@ test: test-deps ## vet, then all tests of all modules under the race detector
 test-long: test-deps ## the outage of NATS with its full three minutes
 	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -timeout 20m ./outage
 
-test-deps: ## install what the tests need by apt-get, or say what is missing
+test-deps: ## install what the tests need by apt-get and npm, or say what is missing
 	@.ci/test-deps
 
 lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
@@ -55,6 +55,12 @@ bench: test-deps ## measure the budgets, in about five minutes; BENCH="-only lat
 
 bench-long: test-deps ## the same and more, in about half an hour, written into docs/benchmarks.md
 	$(GO) run ./tests/bench -long -into docs/benchmarks.md
+
+bench-web: test-deps build ## scrolling and memory of the web client, with 10,000 contacts and 50,000 messages, in Chromium
+	node tests/browser/bench.js
+
+screenshots: test-deps build ## those of the README, anew
+	node tests/browser/screenshots.js
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done
