@@ -20,7 +20,9 @@ import (
 // Options of a Stack; the zero value is one gateway, one NATS server and SQLite.
 type Options struct {
 	Gateways int               // default 1
+	Presence int               // replicas, default 1
 	Nats     int               // 1 (default) or 3: a cluster with three copies of everything
+	Accounts int               // users that are there before a gateway looks, in Stack.Accounts
 	Postgres bool              // a server of the stack's own instead of SQLite
 	Settings map[string]string // of all processes, by flag name
 }
@@ -39,10 +41,11 @@ type Stack struct {
 	Postgres *testx.Pg     // nil with SQLite
 	Redis    *testx.Redis
 	Auth     *Process
-	Presence *Process
+	Presence []*Process
 	History  *Process
 	Gateways []*Gateway
 	Balancer *Balancer // in front of all gateways
+	Accounts []*User
 }
 
 // Gateway is one gateway process.
@@ -67,7 +70,7 @@ var defaults = map[string]string{
 // New starts a deployment and waits until it is ready.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
-	o.Gateways, o.Nats = max(o.Gateways, 1), max(o.Nats, 1)
+	o.Gateways, o.Nats, o.Presence = max(o.Gateways, 1), max(o.Nats, 1), max(o.Presence, 1)
 	s := &Stack{t: t, settings: maps.Clone(defaults), Seed: make([]byte, 32), hashing: make(chan struct{}, 2)}
 	transport := &http.Transport{MaxIdleConnsPerHost: 16}
 	s.http = &http.Client{Transport: transport, Timeout: 30 * time.Second}
@@ -78,8 +81,14 @@ func New(t testing.TB, o Options) *Stack {
 	s.startStores(o)
 	maps.Copy(s.settings, o.Settings)
 	s.Auth = s.start("auth", "auth", nil)
-	s.Presence = s.start("presence", "presence", nil)
+	for i := range o.Presence {
+		s.Presence = append(s.Presence, s.start(fmt.Sprintf("presence %d", i), "presence", nil))
+	}
 	s.History = s.start("history", "history", nil)
+	if o.Accounts > 0 {
+		s.WaitReady("http://" + s.Auth.LogValue(t, "admin")) // it makes the tables
+		s.Accounts = s.For(t).newAccounts("user", o.Accounts)
+	}
 	for i := range o.Gateways {
 		g := &Gateway{nats: s.settings["nats-url"]}
 		if s.Cluster != nil {
@@ -93,7 +102,7 @@ func New(t testing.TB, o Options) *Stack {
 		urls[i] = strings.TrimPrefix(g.URL, "http://")
 	}
 	s.Balancer = newBalancer(t, urls)
-	for _, p := range []*Process{s.Auth, s.Presence, s.History} {
+	for _, p := range append([]*Process{s.Auth, s.History}, s.Presence...) {
 		s.WaitReady("http://" + p.LogValue(t, "admin"))
 	}
 	for _, g := range s.Gateways {
@@ -144,6 +153,14 @@ func (s *Stack) RestartGateway(i int) {
 	s.Gateways[i].Kill()
 	s.startGateway(i, strings.TrimPrefix(s.Gateways[i].URL, "http://"))
 	s.WaitReady(s.Gateways[i].Admin)
+}
+
+// RestartPresence starts presence replica i anew, which a test may have killed, and waits until it is ready.
+func (s *Stack) RestartPresence(i int) {
+	s.t.Helper()
+	s.Presence[i].Kill()
+	s.Presence[i] = s.start(s.Presence[i].Name, "presence", nil)
+	s.WaitReady("http://" + s.Presence[i].LogValue(s.t, "admin"))
 }
 
 // StopNats ends all NATS servers.

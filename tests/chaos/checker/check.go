@@ -27,7 +27,6 @@ func Check(h *History) []Violation {
 		c.lost(name, rooms[name])
 		c.markers(name, rooms[name])
 	}
-	c.presence()
 	return c.found
 }
 
@@ -59,6 +58,7 @@ type sending struct {
 	content  string
 	after    int64 // highest seq accepted in the room before it first went out
 	outcome  bool
+	again    bool   // sent more than once
 	rejected string // content that was refused; "" for none
 }
 
@@ -107,7 +107,9 @@ func (c *check) event(i int, e *Event) {
 	case Connected:
 		c.open[d] = e.Session
 		delete(c.since, d)
-		c.forget(d)
+		if what := c.devices[d]; e.Fresh || what == nil || !what.Dedupes {
+			delete(c.top, d) // what comes again after a broken connection comes in order again
+		}
 	case Disconnected:
 		delete(c.open, d)
 		delete(c.since, d)
@@ -120,14 +122,20 @@ func (c *check) event(i int, e *Event) {
 		}
 	case Sent:
 		r := c.room(e.Room)
-		if r.sent[m] == nil {
+		if s := r.sent[m]; s == nil {
 			r.sent[m] = &sending{index: i, content: e.Content, after: r.accepted}
+		} else {
+			s.again = true
 		}
 	case Refused:
 		r := c.room(e.Room)
 		if s := r.sent[m]; s != nil {
 			s.outcome = true
 			s.rejected = e.Content
+		}
+	case Unknown:
+		if s := c.room(e.Room).sent[m]; s != nil && e.GaveUp {
+			s.outcome = true
 		}
 	case Accepted:
 		r := c.room(e.Room)
@@ -156,6 +164,8 @@ func (c *check) event(i int, e *Event) {
 	case MarkedRead:
 		r := c.room(e.Room)
 		r.read[e.User] = max(r.read[e.User], e.Seq)
+	case Believes:
+		c.believes(e)
 	case Conversation:
 		r := c.room(e.Room)
 		r.ends = append(r.ends, i)
@@ -212,6 +222,8 @@ func (c *check) received(d device, m message, e *Event) {
 	key := sighting{d, m}
 	if have, ok := c.seen[key]; ok {
 		switch {
+		case what.Echoes && e.Sender == e.User && r.sent[m].again:
+			// Who sends again is shown again what he said.
 		case have.session == e.Session:
 			c.violate(Twice, e, "twice in one session")
 		case what.Dedupes:
@@ -234,13 +246,6 @@ func (c *check) received(d device, m message, e *Event) {
 		c.violate(Disorder, e, "seq %d after seq %d, and not marked as late", e.Seq, top[e.Room])
 	}
 	top[e.Room] = max(top[e.Room], e.Seq)
-}
-
-// forget begins a session: what comes again after a broken connection comes in order again.
-func (c *check) forget(d device) {
-	if what := c.devices[d]; what == nil || !what.Dedupes {
-		delete(c.top, d)
-	}
 }
 
 // lost finds what was stored and did not reach whom it had to.
@@ -336,25 +341,19 @@ func (c *check) markers(_ string, r *room) {
 	}
 }
 
-// presence compares what each session believes with who is connected at the end.
-func (c *check) presence() {
+// believes compares what a session believes with who is connected at that moment.
+func (c *check) believes(e *Event) {
 	there := map[string]bool{}
 	for d := range c.open {
 		there[d.user] = true
 	}
-	for i := range c.h.Events {
-		e := &c.h.Events[i]
-		if e.Kind != Believes {
-			continue
-		}
-		online := map[string]bool{}
-		for _, u := range e.Online {
-			online[u] = true
-		}
-		for _, u := range e.Watched {
-			if online[u] != there[u] {
-				c.violate(Presence, e, "%s online: %v, in truth %v", u, online[u], there[u])
-			}
+	online := map[string]bool{}
+	for _, u := range e.Online {
+		online[u] = true
+	}
+	for _, u := range e.Watched {
+		if online[u] != there[u] {
+			c.violate(Presence, e, "%s online: %v, in truth %v", u, online[u], there[u])
 		}
 	}
 }

@@ -43,6 +43,8 @@ type Event struct {
 	Room, Sender, ID, Content string
 	Seq                       int64
 	Late                      bool // the server said that younger ones came before
+	Fresh                     bool // Connected: the client knows nothing of its earlier connections
+	GaveUp                    bool // Unknown: and it will not be asked for again
 
 	Unread, ReadSeq, PeerReadSeq, DeliveredSeq int64    // Conversation
 	Watched, Online                            []string // Believes

@@ -98,6 +98,8 @@ type Directory struct {
 	events   chan api.DirectoryEvent
 	again    chan struct{} // one token: look now
 	watchers []func(api.DirectoryEvent)
+	onSight  []func(user string)
+	wasSmall atomic.Bool
 }
 
 type metrics struct {
@@ -138,6 +140,23 @@ func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg promet
 
 // OnChange calls fn for every event of auth, from one goroutine, after this Directory knows the change. Call it before Run.
 func (d *Directory) OnChange(fn func(api.DirectoryEvent)) { d.watchers = append(d.watchers, fn) }
+
+// OnSight calls fn when whose presence a connected user may see has changed, with "" when that may be so for all of them. fn must not wait
+// for this Directory. Call it before Run.
+func (d *Directory) OnSight(fn func(user string)) { d.onSight = append(d.onSight, fn) }
+
+func (d *Directory) sightChanged(user string) {
+	for _, fn := range d.onSight {
+		fn(user)
+	}
+}
+
+// looked sees whether the directory has become small or large.
+func (d *Directory) looked() {
+	if small := d.small.Load() != nil; d.wasSmall.Swap(small) != small {
+		d.sightChanged("")
+	}
+}
 
 // Mode is "" until auth has said it.
 func (d *Directory) Mode() api.Mode { return *d.mode.Load() }
@@ -219,6 +238,7 @@ func (d *Directory) refresh(ctx context.Context) error {
 	}
 	d.mode.Store(&r.Mode)
 	d.version.Store(r.Version)
+	defer d.looked()
 	if r.Total > r.Limit || len(r.Usernames) != r.Total {
 		d.small.Store(nil)
 		return nil
@@ -267,6 +287,7 @@ func (d *Directory) follow(ctx context.Context) {
 }
 
 func (d *Directory) apply(e api.DirectoryEvent) {
+	defer d.looked()
 	switch e.Kind {
 	case api.EventRegistered:
 		d.names.Add(e.Username, name{registered: e.Username, at: time.Now()})

@@ -176,14 +176,26 @@ func (d *Directory) blocks(ctx context.Context, peer, user string) (bool, error)
 	return rel != nil && contains(rel.blocked, user), err
 }
 
-// Contacts of a connected user, sorted by code point, in a roster; nil while they are not known. The caller must not change them.
-func (d *Directory) Contacts(user string) []string {
-	if e := d.entry(user); e != nil {
-		if rel := e.rel.Load(); rel != nil {
-			return rel.contacts
-		}
+// Sight is whose presence a user may see. The lists are sorted; the caller must not change them.
+type Sight struct {
+	Mode     api.Mode // "" while nothing is known, and nothing may be seen
+	Contacts []string // in a roster
+	Hidden   []string // who blocked the user or was blocked
+	// More: Hidden is not complete, so Peer has to be asked about each one.
+	More bool
+}
+
+// Sight of a connected user.
+func (d *Directory) Sight(user string) Sight {
+	e := d.entry(user)
+	if e == nil {
+		return Sight{}
 	}
-	return nil
+	rel := e.rel.Load()
+	if rel == nil || rel.disabled {
+		return Sight{}
+	}
+	return Sight{Mode: rel.mode, Contacts: rel.contacts, Hidden: rel.blocked, More: rel.more}
 }
 
 // load has the relations of a user read soon.
@@ -232,6 +244,12 @@ func (d *Directory) work() {
 
 // fetch asks auth for the relations of a user; without an answer it is tried again soon.
 func (d *Directory) fetch(e *entry) {
+	changed := false
+	defer func() {
+		if changed {
+			d.sightChanged(e.user)
+		}
+	}()
 	defer e.finish()
 	e.loading.Lock()
 	defer e.loading.Unlock()
@@ -246,7 +264,8 @@ func (d *Directory) fetch(e *entry) {
 	var we *wire.Error
 	switch {
 	case err == nil:
-		e.rel.Store(newRelations(r))
+		rel := newRelations(r)
+		changed = !rel.same(e.rel.Swap(rel))
 		d.mode.Store(&r.Mode)
 	case errors.As(err, &we) && we.Code == wire.UnknownUser: // erased
 		e.rel.Store(&relations{disabled: true, mode: d.Mode(), version: d.version.Load()})
@@ -277,6 +296,12 @@ func newRelations(r api.Relations) *relations {
 		slices.Sort(rel.blocked)
 	}
 	return rel
+}
+
+// same compares what decides, not how old it is.
+func (r *relations) same(old *relations) bool {
+	return old != nil && r.mode == old.mode && r.disabled == old.disabled && r.more == old.more &&
+		slices.Equal(r.contacts, old.contacts) && slices.Equal(r.blocked, old.blocked)
 }
 
 func contains(sorted []string, s string) bool {

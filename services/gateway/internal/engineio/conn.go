@@ -37,6 +37,7 @@ type Conn struct {
 	ws      *wsconn.Conn // the transport; nil while it is long-polling
 	polling *polling     // nil once it is a WebSocket
 	closed  bool
+	early   *wire.Close // why it was closed before it had begun
 
 	due    int64  // Unix ns: of the next heartbeat
 	late   int64  // Unix ns: when the oldest ping without an answer is overdue, 0 for none
@@ -72,13 +73,13 @@ func (c *Conn) begin(h Handler, ws *wsconn.Conn) {
 		c.polling = &polling{}
 	}
 	c.due = time.Now().Add(c.srv.cfg.PingInterval).UnixNano()
-	closed := c.closed
+	early := c.early
 	c.mu.Unlock()
-	if closed { // while it was being accepted
+	if early != nil { // closed while it was being accepted
 		if ws != nil {
-			ws.Close(wire.CloseTryLater)
+			ws.Close(*early)
 		}
-		go c.tell(h, wire.CloseTryLater)
+		go c.tell(h, *early)
 		return
 	}
 	c.srv.add(c)
@@ -93,8 +94,7 @@ func (c *Conn) Polling() bool {
 
 // Frame encodes a message to be sent by SendFrame to any number of connections.
 func Frame(text []byte) []byte {
-	b := make([]byte, 0, len(text)+1)
-	return wsconn.Text(append(append(b, typeMessage), text...))
+	return wsconn.Text([]byte{typeMessage}, text)
 }
 
 // SendFrame sends a message that Frame made.
@@ -271,7 +271,8 @@ func (c *Conn) endLocked(why wire.Close, farewell bool) {
 	c.closed = true
 	h := c.handler
 	if h == nil {
-		return // not begun yet
+		c.early = &why
+		return
 	}
 	keep := false
 	if c.ws != nil {

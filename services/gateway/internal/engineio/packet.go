@@ -70,6 +70,16 @@ func decodePayload(body []byte, f func(packet) bool) error {
 	return nil
 }
 
+// longestPacket is the size of the largest packet of a payload.
+func longestPacket(body []byte) (longest int) {
+	for rest, more := body, true; more; {
+		var one []byte
+		one, rest, more = bytes.Cut(rest, []byte{separator})
+		longest = max(longest, len(one))
+	}
+	return longest
+}
+
 func decodeOne(b []byte) (packet, error) {
 	if len(b) == 0 || b[0] != binaryPrefix {
 		return decodePacket(b)

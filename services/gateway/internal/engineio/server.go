@@ -21,7 +21,8 @@ import (
 type Config struct {
 	PingInterval time.Duration // between two heartbeats
 	PingTimeout  time.Duration // for the answer to one
-	MaxPayload   int           // bytes: largest WebSocket message, and largest body of a POST, that a client may send
+	MaxPayload   int           // bytes: largest packet that a client may send; it is told to make no larger bodies of a POST either
+	MaxBody      int           // bytes: largest body of a POST that is read, from clients that do not listen; at least MaxPayload
 	Budget       *wsconn.Budget
 	Origin       func(*http.Request) bool // whether the page that asks may; nil: any
 
@@ -339,7 +340,7 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 	}
 	if req.Post {
 		var err error
-		if req.Body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxPayload))); err != nil {
+		if req.Body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, int64(max(s.cfg.MaxPayload, s.cfg.MaxBody)))); err != nil {
 			// Part of a payload is lost, so the session cannot go on.
 			req.Body = nil
 			s.forget(r.Context(), node, foreign, req)
@@ -349,6 +350,11 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 			} else {
 				fail(w, failRequest)
 			}
+			return
+		}
+		if longestPacket(req.Body) > s.cfg.MaxPayload {
+			s.forget(r.Context(), node, foreign, req)
+			fail(w, failTooLarge)
 			return
 		}
 	}

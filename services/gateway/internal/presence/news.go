@@ -9,12 +9,12 @@ type net struct {
 }
 
 // reduce leaves one change a user, the last one, and none for those who are where they were. Each user's changes
-// alternate, so that is so when their number is even. Self is left out.
-func reduce(changes []api.PresenceChange, self string) net {
+// alternate, so that is so when their number is even. Those whom skip (nil: nobody) names are left out.
+func reduce(changes []api.PresenceChange, skip func(user string) bool) net {
 	var n net
 	take := func(c api.PresenceChange) {
 		switch {
-		case c.User == self:
+		case skip != nil && skip(c.User):
 		case c.Online:
 			n.online = append(n.online, c.User)
 		default:

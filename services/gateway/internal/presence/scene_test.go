@@ -234,9 +234,9 @@ type viewer struct {
 func (s *scene) viewer(g *gateway, self string, names ...string) *viewer {
 	v := &viewer{t: s.t, name: self, online: map[string]bool{}, told: map[string]int{}}
 	if names == nil {
-		g.Watch(v, self, nil)
+		g.Watch(v, self, nil, nil)
 	} else {
-		g.Watch(v, self, names)
+		g.Watch(v, self, names, nil)
 	}
 	s.t.Cleanup(func() { g.Unwatch(v) })
 	return v

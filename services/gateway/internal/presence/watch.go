@@ -28,6 +28,7 @@ type watching struct {
 	// The rest is guarded by Mirror.mu.
 	w      Watcher
 	self   string
+	hidden map[string]struct{} // who is left out of everybody
 	all    bool
 	names  []string // indexed in byUser
 	shards uint16   // those of names
@@ -55,9 +56,9 @@ func newWatchers() watchers {
 	}
 }
 
-// Watch tells w of the presence of names from now on (nil: of everybody), except of self: first, before it returns, a
+// Watch tells w of the presence of names from now on (nil: of everybody but hidden), except of self: first, before it returns, a
 // snapshot, then what changes. It replaces what w watched before. Do not hold a lock that PresenceUpdate takes.
-func (m *Mirror) Watch(w Watcher, self string, names []string) {
+func (m *Mirror) Watch(w Watcher, self string, names, hidden []string) {
 	m.mu.Lock()
 	e := m.byWatcher[w]
 	if e == nil {
@@ -76,10 +77,16 @@ func (m *Mirror) Watch(w Watcher, self string, names []string) {
 	var online []string
 	if e.all {
 		m.everybody[e] = struct{}{}
+		if len(hidden) > 0 {
+			e.hidden = make(map[string]struct{}, len(hidden))
+			for _, user := range hidden {
+				e.hidden[user] = struct{}{}
+			}
+		}
 		e.shards, e.from = 1<<api.PresenceShards-1, len(m.batch)
 		for i := range m.shards {
 			for user := range m.shards[i].online {
-				if user != self {
+				if !e.skips(user) {
 					online = append(online, user)
 				}
 			}
@@ -91,6 +98,25 @@ func (m *Mirror) Watch(w Watcher, self string, names []string) {
 	unknown := e.told
 	m.mu.Unlock()
 	w.PresenceUpdate(online, nil, unknown, true)
+}
+
+// skips reports whether a watcher of everybody is not told of user.
+func (e *watching) skips(user string) bool {
+	_, hidden := e.hidden[user]
+	return hidden || user == e.self
+}
+
+// skipsAny reports whether that is so for any of users.
+func (e *watching) skipsAny(users map[string]struct{}) bool {
+	if _, ok := users[e.self]; ok {
+		return true
+	}
+	for user := range e.hidden {
+		if _, ok := users[user]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // Unwatch ends what Watch began.
@@ -138,7 +164,7 @@ func (m *Mirror) unindex(e *watching) {
 		}
 	}
 	m.pairs -= len(e.names)
-	e.all, e.names, e.shards, e.news, e.from = false, nil, 0, nil, 0
+	e.all, e.names, e.hidden, e.shards, e.news, e.from = false, nil, nil, 0, nil, 0
 }
 
 // note keeps a change for those who watch its user, and reports whether there is anybody.
@@ -208,7 +234,7 @@ func (m *Mirror) collect(list []update) []update {
 	m.toldMask = m.unknown
 
 	if len(batch) > 0 || masks {
-		shared := reduce(batch, "")
+		shared := reduce(batch, nil)
 		in := make(map[string]struct{}, len(batch))
 		for _, c := range batch {
 			in[c.User] = struct{}{}
@@ -216,10 +242,10 @@ func (m *Mirror) collect(list []update) []update {
 		for e := range m.everybody {
 			news := shared
 			if e.from > 0 {
-				news = reduce(batch[e.from:], e.self)
+				news = reduce(batch[e.from:], e.skips)
 				e.from = 0
-			} else if _, ok := in[e.self]; ok {
-				news = reduce(batch, e.self)
+			} else if e.skipsAny(in) {
+				news = reduce(batch, e.skips)
 			}
 			list = m.update(list, e, news)
 		}
@@ -227,7 +253,7 @@ func (m *Mirror) collect(list []update) []update {
 	for _, e := range dirty {
 		e.dirty = false
 		if len(e.news) > 0 {
-			news := reduce(e.news, "")
+			news := reduce(e.news, nil)
 			e.news = nil
 			list = m.update(list, e, news)
 		}

@@ -59,9 +59,9 @@ func (r *record) PresenceUpdate(online []string, offline []api.PresenceChange, u
 func TestWatchersOfEverybodyShareOneBatch(t *testing.T) {
 	m := still()
 	var a, b, self record
-	m.Watch(&a, "a", nil)
-	m.Watch(&b, "b", nil)
-	m.Watch(&self, "noa", nil)
+	m.Watch(&a, "a", nil, nil)
+	m.Watch(&b, "b", nil, nil)
+	m.Watch(&self, "noa", nil, nil)
 	m.announce(up("avi"), up("noa"), up("tom"))
 	if n := m.flush(); n != 3 {
 		t.Fatalf("%d were told", n)
@@ -78,13 +78,37 @@ func TestWatchersOfEverybodyShareOneBatch(t *testing.T) {
 	}
 }
 
+func TestEverybodyButWhoIsHidden(t *testing.T) {
+	m := still()
+	m.announce(up("eva"), up("avi"))
+	m.flush()
+	var all, some record
+	m.Watch(&all, "a", nil, nil)
+	m.Watch(&some, "b", nil, []string{"eva", "era"})
+	if s := some.updates[0].online; !slices.Equal(s, []string{"avi"}) {
+		t.Fatalf("snapshot %v", s)
+	}
+	m.announce(down("eva"))
+	if n := m.flush(); n != 1 {
+		t.Fatalf("%d were told of a hidden one", n)
+	}
+	m.announce(up("era"), up("tom"), up("eva"))
+	m.flush()
+	if u := some.updates[1]; !slices.Equal(u.online, []string{"tom"}) {
+		t.Fatalf("told %v", u.online)
+	}
+	if u := all.updates[2]; len(u.online) != 3 {
+		t.Fatalf("the other one was told %v", u.online)
+	}
+}
+
 func TestASnapshotInTheMiddleOfABatch(t *testing.T) {
 	m := still()
 	var early, late, list record
-	m.Watch(&early, "a", nil)
+	m.Watch(&early, "a", nil, nil)
 	m.announce(up("avi"), up("tom"), down("tom"))
-	m.Watch(&late, "b", nil)
-	m.Watch(&list, "c", []string{"avi", "tom"})
+	m.Watch(&late, "b", nil, nil)
+	m.Watch(&list, "c", []string{"avi", "tom"}, nil)
 	m.announce(up("tom"), down("avi"))
 	m.flush()
 	if s := late.updates[0].online; !slices.Equal(s, []string{"avi"}) {
@@ -103,20 +127,20 @@ func TestASnapshotInTheMiddleOfABatch(t *testing.T) {
 func TestALaterWatchReplacesAndUnwatchEnds(t *testing.T) {
 	m := still()
 	var r record
-	m.Watch(&r, "me", nil)
-	m.Watch(&r, "me", []string{"avi", "me", "avi", ""})
+	m.Watch(&r, "me", nil, nil)
+	m.Watch(&r, "me", []string{"avi", "me", "avi", ""}, nil)
 	m.announce(up("tom"), up("avi"), up("me"))
 	m.flush()
 	if len(r.updates) != 3 || !slices.Equal(r.updates[2].online, []string{"avi"}) {
 		t.Fatalf("told %+v", r.updates)
 	}
-	m.Watch(&r, "me", []string{})
+	m.Watch(&r, "me", []string{}, nil)
 	m.announce(down("avi"))
 	m.flush()
 	if len(r.updates) != 4 || m.pairs != 0 || len(m.byUser) != 0 {
 		t.Fatalf("who watches nobody is told %+v", r.updates[3:])
 	}
-	m.Watch(&r, "me", nil)
+	m.Watch(&r, "me", nil, nil)
 	m.announce(up("avi"))
 	m.Unwatch(&r)
 	m.Unwatch(&r)
@@ -134,9 +158,9 @@ func TestUnknownConcernsThoseWhoWatchTheShard(t *testing.T) {
 		other = fmt.Sprint("u", n)
 	}
 	var all, avi, else_ record
-	m.Watch(&all, "a", nil)
-	m.Watch(&avi, "b", []string{"avi"})
-	m.Watch(&else_, "c", []string{other})
+	m.Watch(&all, "a", nil, nil)
+	m.Watch(&avi, "b", []string{"avi"}, nil)
+	m.Watch(&else_, "c", []string{other}, nil)
 	m.mu.Lock()
 	m.event(api.Changes{Shard: i, Epoch: "f", Settling: true}, time.Now())
 	m.mu.Unlock()
@@ -159,7 +183,7 @@ func TestBatchesInAnyOrderAndDoubled(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := still()
 		v := &viewer{t: failer{t}, online: map[string]bool{}, told: map[string]int{}}
-		m.Watch(v, "", nil)
+		m.Watch(v, "", nil, nil)
 		// A history of one shard, cut into batches.
 		const user = "avi"
 		i := api.PresenceShard(user)
@@ -306,14 +330,14 @@ func TestWatchAndUnwatchWhileThingsChange(t *testing.T) {
 				if n%3 == 0 {
 					list = nil
 				}
-				m.Watch(v, users[i], list)
+				m.Watch(v, users[i], list, nil)
 				m.announce(up(users[n%40]), down(users[(n+i)%40]))
 				m.Unwatch(v)
 			}
 		}()
 	}
 	last := &viewer{t: t, name: "x", online: map[string]bool{}, told: map[string]int{}}
-	m.Watch(last, "x", nil)
+	m.Watch(last, "x", nil, nil)
 	for _, u := range users {
 		m.announce(up(u))
 	}

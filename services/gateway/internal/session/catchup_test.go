@@ -19,6 +19,7 @@ import (
 	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/bus"
+	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/presence"
 	"parley/services/gateway/internal/router"
 )
@@ -110,16 +111,16 @@ func (w *world) Peer(_ context.Context, user, name string) (string, error) {
 	}
 	return name, nil
 }
-func (w *world) Acquire(string)                                        {}
-func (w *world) Release(string)                                        {}
-func (w *world) SmallDirectory() ([]string, bool)                      { return nil, true }
-func (w *world) Contacts(string) []string                              { return nil }
-func (w *world) Mode() api.Mode                                        { return api.Everyone }
-func (w *world) Online(uint64, string)                                 {}
-func (w *world) Gone(uint64, string, bool)                             {}
-func (w *world) Watch(s presence.Watcher, self string, names []string) {}
-func (w *world) Unwatch(presence.Watcher)                              {}
-func (w *world) LastSeq(context.Context, int) (int64, error)           { return 0, nil }
+func (w *world) Acquire(string)                                     {}
+func (w *world) Release(string)                                     {}
+func (w *world) SmallDirectory() ([]string, bool)                   { return nil, true }
+func (w *world) Sight(string) directory.Sight                       { return directory.Sight{Mode: api.Everyone} }
+func (w *world) Mode() api.Mode                                     { return api.Everyone }
+func (w *world) Online(uint64, string)                              {}
+func (w *world) Gone(uint64, string, bool)                          {}
+func (w *world) Watch(presence.Watcher, string, []string, []string) {}
+func (w *world) Unwatch(presence.Watcher)                           {}
+func (w *world) LastSeq(context.Context, int) (int64, error)        { return 0, nil }
 func (w *world) Notify(_ room.Room, e api.Ephemeral) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/bus"
+	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/presence"
 	"parley/services/gateway/internal/router"
 )
@@ -94,7 +95,7 @@ type Directory interface {
 	Acquire(user string)
 	Release(user string)
 	SmallDirectory() (names []string, ok bool)
-	Contacts(user string) []string
+	Sight(user string) directory.Sight
 	Mode() api.Mode
 }
 
@@ -102,7 +103,7 @@ type Directory interface {
 type Presence interface {
 	Online(sid uint64, user string)
 	Gone(sid uint64, user string, deliberate bool)
-	Watch(w presence.Watcher, self string, names []string)
+	Watch(w presence.Watcher, self string, names, hidden []string)
 	Unwatch(w presence.Watcher)
 }
 
@@ -149,6 +150,7 @@ type Hub struct {
 	mu       sync.Mutex
 	tickers  map[ticker]struct{}
 	accounts map[string]*account
+	lookers  map[*Session]struct{} // who watches presence without having joined
 	draining bool
 	wg       sync.WaitGroup // goroutines of sessions
 
@@ -216,7 +218,7 @@ func NewHub(cfg Config, deps Deps) *Hub {
 		deps.Registry.MustRegister(c)
 		return c
 	}
-	h := &Hub{cfg: cfg, Deps: deps, tickers: map[ticker]struct{}{}, accounts: map[string]*account{}}
+	h := &Hub{cfg: cfg, Deps: deps, tickers: map[ticker]struct{}{}, accounts: map[string]*account{}, lookers: map[*Session]struct{}{}}
 	h.m = metrics{
 		connections: gauge("connections", "Open connections."),
 		sessions:    gauge("sessions", "Authenticated sessions."),
@@ -353,6 +355,12 @@ func (h *Hub) DirectoryChanged(e api.DirectoryEvent) {
 				s.send(event, wire.Contact{Username: peer, Room: rm.String()}, "")
 			}
 		}
+	}
+	switch e.Kind {
+	case api.EventRelations, api.EventContactAdded, api.EventContactRemoved:
+		// Also where the relations look the same: Sight may not have all of them.
+		h.SightChanged(e.Username)
+		h.SightChanged(e.Peer)
 	}
 	switch e.Kind {
 	case api.EventContactAdded:

@@ -130,9 +130,10 @@ type seedConn struct {
 	s  *Session
 
 	// Under the session's lock.
-	told  map[string]struct{} // who was announced as online to this client
-	probe uint32              // the last one that was not answered; 0 for none
-	ping  uint32              // that carries it
+	told   map[string]struct{} // who was announced as online to this client
+	unsure bool                // told was not compared with a whole picture yet
+	probe  uint32              // the last one that was not answered; 0 for none
+	ping   uint32              // that carries it
 }
 
 // answer is what an ack says.
@@ -204,6 +205,7 @@ func (c *seedConn) signOut(deliberate bool) {
 	if c.delay != nil {
 		c.delay.Stop()
 	}
+	told := c.begun
 	c.delay, c.pending, c.begun, c.proof = nil, nil, false, [sha256.Size]byte{}
 	c.alive.Store(0)
 	s := c.session()
@@ -211,6 +213,9 @@ func (c *seedConn) signOut(deliberate bool) {
 		return
 	}
 	s.gone(deliberate)
+	if told {
+		c.emit(evUserOffline, userEvent{s.user})
+	}
 	s.mu.Lock()
 	c.told, c.probe = nil, 0
 	s.mu.Unlock()
@@ -365,6 +370,9 @@ func (c *seedConn) enter(s *Session, r room.Room) error {
 		c.alive.Store(time.Now().Unix())
 	}
 	if c.begun {
+		if s.has(r) {
+			return nil // as before nearly every message
+		}
 		if err := s.joinSent(r); err != nil {
 			return err
 		}
@@ -399,6 +407,8 @@ func (c *seedConn) begin() {
 	if !narrow {
 		c.tell(s, online)
 	}
+	// The seed announces a user to everybody, himself included, before it delivers what waits. The presence of others leaves him out.
+	c.emit(evUserOnline, userEvent{s.user})
 	if err := s.join(joinJob{rooms: rooms}); err != nil {
 		// NATS is away: nothing was announced. The client joins again when it connects again.
 		c.Close(wire.CloseTryLater)
@@ -431,30 +441,17 @@ func (c *seedConn) note(user string) {
 
 // watchesNobody reports whether a session gets presence neither of everybody nor of a roster.
 func watchesNobody(s *Session) bool {
-	list := s.defaultWatch()
-	return list != nil && len(list) == 0
+	sc := s.scope(s.ctx, nil, nil)
+	return sc.names != nil && len(sc.names) == 0
 }
 
 // watch widens presence to the peers of all rooms that were joined, where a session watches nobody by itself.
 func (c *seedConn) watch(s *Session) {
-	if !watchesNobody(s) {
-		return
-	}
-	s.mu.Lock()
-	peers := make([]string, 0, len(s.rooms))
-	for r := range s.rooms {
-		peers = append(peers, r.Peer(s.user))
-	}
-	for _, j := range s.jobs { // not in rooms before their catch-up begins
-		for _, r := range j.rooms {
-			peers = append(peers, r.Peer(s.user)) // twins are dropped by Watch
-		}
-	}
-	s.mu.Unlock()
+	peers := s.peers()
 	if len(peers) > MaxSeedContacts {
 		peers = peers[:MaxSeedContacts]
 	}
-	s.hub.Presence.Watch(s, s.user, peers)
+	s.watchPeers(peers)
 }
 
 func (c *seedConn) message(in *seedEvent, ack socketio.Ack) {
@@ -583,7 +580,11 @@ type userEvent struct {
 
 // presence makes single events of a batch. To one client, each user's alternate.
 func (c *seedConn) presence(p *wire.Presence) {
-	if p.Snapshot {
+	if p.Unknown && p.Snapshot {
+		// Who is missing from it may be online. Once that can be known, only changes come: another picture is asked for then.
+		c.unsure = true
+	} else if p.Snapshot {
+		c.unsure = false
 		now := make(map[string]struct{}, len(p.Online))
 		for _, u := range p.Online {
 			now[u] = struct{}{}
@@ -599,6 +600,14 @@ func (c *seedConn) presence(p *wire.Presence) {
 	}
 	for _, o := range p.Offline {
 		c.announce(o.Username, false)
+	}
+	if s := c.session(); c.unsure && !p.Unknown && s != nil {
+		c.unsure = false
+		c.later(func() {
+			if c.session() == s {
+				s.lookAgain()
+			}
+		})
 	}
 }
 
@@ -617,7 +626,8 @@ func (c *seedConn) announce(user string, online bool) {
 }
 
 // receives needs mu. It reports whether a message that the session sent is shown to it like any other of the room. While a catch-up runs it may
-// come before older ones, as message_accepted may on the native wire; what was sent before the room was joined is read by the catch-up.
+// come before older ones, as message_accepted may on the native wire, and the catch-up leaves it out, also when the join of its room is yet to be
+// worked off; what was sent before any join is read by the catch-up.
 func (s *Session) receives(m *wire.Message) bool {
 	r, err := room.Parse(m.Room)
 	return err == nil && (s.joined(r) || s.joinPending(r)) // a catch-up that still waits passes it over, too (accepted)

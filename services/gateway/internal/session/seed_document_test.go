@@ -285,7 +285,8 @@ func TestSeedDocument(t *testing.T) {
 
 	// What the server says.
 	prev := int64(0)
-	conn.Send(wire.EvAccepted, &Accepted{Sender: "Lisa", Content: "x", Room: "Avi&Lisa", ID: "m-1", Seq: 7, Prev: &prev, SentAt: wire.Millis(1767225600123)}, "1000/")
+	session := conn.session()
+	session.send(wire.EvAccepted, &Accepted{Sender: "Lisa", Content: "x", Room: "Avi&Lisa", ID: "m-1", Seq: 7, Prev: &prev, SentAt: wire.Millis(1767225600123)}, "1000/")
 	d.check(client[wire.EvSend].ack, p.ack("1000"))
 	refused := maps.Clone(client[wire.EvSend].examples[0])
 	refused["jwt"] = "other"
@@ -297,9 +298,11 @@ func TestSeedDocument(t *testing.T) {
 		late.Message.Late, late.Message.Prev = true, nil
 		conn.SendMessage(late)
 	}
+	session.mu.Lock()
 	conn.presence(&wire.Presence{Online: []string{"Avi"}})
 	conn.presence(&wire.Presence{Offline: []wire.Offline{{Username: "Avi"}}})
-	conn.Send(wire.EvError, &wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 5}, "")
+	session.mu.Unlock()
+	session.send(wire.EvError, &wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 5}, "")
 	p.request("POST", `42["no such event",{}]`)
 	goodbye := client[wire.EvDisconnection]
 	ack := p.emit(goodbye.name, goodbye.examples[0]) // the last answer: all before it has come

@@ -213,6 +213,9 @@ func TestSignOutEndsTheLogin(t *testing.T) {
 	}
 	w.say(avisLisa, "Avi", true)
 	c.want()
+	if want := []string{`["new_user_online",{"username":"Lisa"}]`, `["user_has_gone_offline",{"username":"Lisa"}]`}; !slices.Equal(c.own, want) {
+		t.Fatalf("of herself she heard %q", c.own)
+	}
 	// Without a session before it as well, and during the delay.
 	tok = w.login("Avi")
 	if a := goodbye(tok, "Avi"); a != `{"result":"success"}` {

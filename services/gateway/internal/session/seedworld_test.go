@@ -17,6 +17,7 @@ import (
 	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/access"
+	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/engineio/enginetest"
 	"parley/services/gateway/internal/presence"
@@ -134,6 +135,10 @@ func (w *seedWorld) SmallDirectory() ([]string, bool) {
 	defer w.mu.Unlock()
 	return nil, !w.large
 }
+func (w *seedWorld) Sight(string) directory.Sight {
+	return directory.Sight{Mode: w.Mode(), Contacts: w.contacts}
+}
+
 func (w *seedWorld) Mode() api.Mode {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -158,11 +163,11 @@ func (w *seedWorld) Gone(_ uint64, user string, deliberate bool) {
 }
 
 // Watch tells who is there, as presence does.
-func (w *seedWorld) Watch(s presence.Watcher, self string, names []string) {
+func (w *seedWorld) Watch(s presence.Watcher, self string, names, hidden []string) {
 	w.mu.Lock()
 	var online []string
 	for _, u := range w.there {
-		if u != self && (names == nil || slices.Contains(names, u)) {
+		if u != self && !slices.Contains(hidden, u) && (names == nil || slices.Contains(names, u)) {
 			online = append(online, u)
 		}
 	}
@@ -191,7 +196,9 @@ type seedClient struct {
 	ws     *enginetest.Socket
 	conn   *seedConn // the other end
 	asked  int
+	user   string   // who joined last
 	events []string // `["name",data]`; "ping"
+	own    []string // announcements of the user himself, which the seed makes as well
 }
 
 func (w *seedWorld) client() *seedClient {
@@ -219,7 +226,11 @@ func (c *seedClient) next() (id, ack string) {
 	case m.Data == "2":
 		c.events = append(c.events, "ping")
 	case strings.HasPrefix(m.Data, "42"):
-		c.events = append(c.events, m.Data[2:])
+		if e := m.Data[2:]; c.user != "" && (strings.EqualFold(e, `["new_user_online",{"username":"`+c.user+`"}]`) || strings.EqualFold(e, `["user_has_gone_offline",{"username":"`+c.user+`"}]`)) {
+			c.own = append(c.own, e)
+		} else {
+			c.events = append(c.events, e)
+		}
 	case strings.HasPrefix(m.Data, "43"):
 		id, ack, _ = strings.Cut(m.Data[2:], "[")
 		return id, strings.TrimSuffix(ack, "]")
@@ -250,6 +261,7 @@ func (c *seedClient) barrier() { c.t.Helper(); c.ask(wire.EvAlive, map[string]an
 
 func (c *seedClient) join(tok, user, room string) string {
 	c.t.Helper()
+	c.user = user
 	return c.ask(wire.EvJoin, map[string]any{"room": room, "client": user, "jwt": tok})
 }
 

@@ -49,6 +49,8 @@ type Session struct {
 	byHand     map[seqKey]struct{} // accepted without their copy, which may still come
 	own        map[seqKey]struct{} // accepted while a catch-up runs, which reads them too
 
+	watch watching // whose presence it gets (watch.go)
+
 	// What it has confirmed (cursor.go).
 	dirty     map[room.Room]written
 	ahead     map[room.Room]written // written live while a catch-up has older ones still to read
@@ -126,8 +128,9 @@ func (s *Session) gone(deliberate bool) {
 	s.catching, s.dirty, s.ahead, s.probing, s.jobs = nil, nil, nil, nil, nil
 	s.mu.Unlock()
 	s.cancel()
+	s.hub.forget(s)
+	s.hub.Presence.Unwatch(s)
 	if active {
-		s.hub.Presence.Unwatch(s)
 		s.hub.Router.Remove(s.user, s)
 		s.hub.Presence.Gone(s.id, s.user, deliberate)
 	}
@@ -154,23 +157,8 @@ func (s *Session) activate() error {
 		return api.ErrUnavailable
 	}
 	s.hub.Presence.Online(s.id, s.user)
-	s.hub.Presence.Watch(s, s.user, s.defaultWatch())
+	s.show()
 	return nil
-}
-
-// defaultWatch is whose presence a session gets that asked for nobody in particular: everybody (nil) in a small directory, the contacts
-// in a roster, nobody where everybody would be too many.
-func (s *Session) defaultWatch() []string {
-	if s.hub.Directory.Mode() == api.Roster {
-		if c := s.hub.Directory.Contacts(s.user); c != nil {
-			return c
-		}
-		return []string{}
-	}
-	if _, small := s.hub.Directory.SmallDirectory(); small {
-		return nil
-	}
-	return []string{}
 }
 
 func (s *Session) send(event string, data any, re string) {
@@ -300,39 +288,6 @@ func (s *Session) Read(name string, seq int64, re string) error {
 	return nil
 }
 
-// Watch narrows presence to some users. Names that nobody has, or that the user may not see, are passed over: the answer must not tell.
-func (s *Session) Watch(names []string, re string) error {
-	if len(names) > wire.MaxWatchedUsers {
-		return wire.E(wire.InvalidArgument, "at most 1000 users can be watched")
-	}
-	s.call(re, func(ctx context.Context) {
-		list := make([]string, 0, len(names))
-		have := make(map[string]struct{}, len(names))
-		for _, n := range names {
-			registered, err := s.hub.Directory.Peer(ctx, s.user, n)
-			if err != nil {
-				continue
-			}
-			if _, twice := have[registered]; !twice {
-				have[registered] = struct{}{}
-				list = append(list, registered)
-			}
-		}
-		s.ack(wire.Ack{}, re)
-		s.mu.Lock()
-		closed := s.closed
-		s.mu.Unlock()
-		if !closed {
-			s.hub.Presence.Watch(s, s.user, list)
-		}
-		// gone may have run in between.
-		if ctx.Err() != nil {
-			s.hub.Presence.Unwatch(s)
-		}
-	})
-	return nil
-}
-
 // Alive answers connection_alive.
 func (s *Session) Alive(re string) {
 	s.mu.Lock()
@@ -404,7 +359,8 @@ func (s *Session) Deliver(d *router.Delivery) {
 	}
 	key := seqKey{d.P, d.Message.Seq}
 	if d.Message.Sender == s.user {
-		if o := s.queues[d.Room]; o != nil && o.pub.ID == d.Message.ID && o.pub.Content == d.Message.Content {
+		// A copy from below what was known is of an earlier try or, when there was none, of an older stream.
+		if o := s.queues[d.Room]; o != nil && o.pub.ID == d.Message.ID && o.pub.Content == d.Message.Content && (o.retry || d.Message.Seq > o.pub.After) {
 			if !o.pub.Copied() {
 				// Its outcome is being told by another goroutine, or it is looked for in SQL: message_accepted stands for this copy.
 				s.noteByHand(key)

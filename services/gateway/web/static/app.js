@@ -94,10 +94,11 @@ class App extends Component {
     const shown = store.panes.filter((p) => kept.has(p));
     const theme = keep.get("theme") ?? "";
     return html`<main class=${"app" + (store.active ? " talking" : "")}>
+      <h1 class="sr">Parley</h1>
       <nav class="side" aria-label="Contacts">
         <header>
           <${Avatar} name=${store.me || "?"} />
-          <h1><bdi>${store.me}</bdi></h1>
+          <h2><bdi>${store.me}</bdi></h2>
           ${store.mayNotify === "default" && html`<button class="icon-button" type="button" aria-label="Allow notifications" title="Allow notifications" onClick=${() => store.askToNotify()}><${Icon} name="bell" /></button>`}
           <button class="icon-button" type="button" aria-label=${`Theme: ${theme || "as the system"}`} title=${`Theme: ${theme || "as the system"}`} onClick=${this.theme}><${Icon} name=${theme === "dark" ? "moon" : theme === "light" ? "sun" : "auto"} /></button>
           <button class="icon-button wide" type="button" aria-label="Keyboard" title="Keyboard" onClick=${() => this.help.current.showModal()}><${Icon} name="help" /></button>

@@ -120,10 +120,14 @@ func PollingBeats(t *testing.T, start Start) {
 	s, _ := start(t, Beats)
 	p := s.Open()
 	for range 3 {
-		if a := p.Get(); a.Status != http.StatusOK || a.Body != "2" {
-			t.Fatalf("got %+v", a)
+		a := p.Get()
+		pings := strings.Split(a.Body, "\x1e") // more than one where this machine is slower than the heart
+		for _, one := range pings {
+			if a.Status != http.StatusOK || one != "2" {
+				t.Fatalf("got %+v", a)
+			}
 		}
-		if a := p.Post("3"); a.Status != http.StatusOK {
+		if a := p.Post("3" + strings.Repeat("\x1e3", len(pings)-1)); a.Status != http.StatusOK {
 			t.Fatalf("got %+v", a)
 		}
 	}
