@@ -11,7 +11,7 @@ CHAOS_SEED ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-deps lint fmt conformance fuzz bench bench-long test-gowork-off clean
+.PHONY: help run build test test-long chaos test-deps lint fmt conformance fuzz bench bench-long bench-web screenshots test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -34,7 +34,7 @@ test-long: test-deps ## the outage of NATS with its full three minutes
 chaos: test-deps ## break everything for CHAOS=30m under people who chat, then check; CHAOS_SEED=N repeats a run
 	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -tags chaos -count=1 -timeout 0 -v . ./checker ./link
 
-test-deps: ## install what the tests need by apt-get, or say what is missing
+test-deps: ## install what the tests need by apt-get and npm, or say what is missing
 	@.ci/test-deps
 
 lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
@@ -60,6 +60,12 @@ bench: test-deps ## measure the budgets, in about five minutes; BENCH="-only lat
 
 bench-long: test-deps ## the same and more, in about half an hour, written into docs/benchmarks.md
 	$(GO) run ./tests/bench -long -into docs/benchmarks.md
+
+bench-web: test-deps build ## scrolling and memory of the web client, with 10,000 contacts and 50,000 messages, in Chromium
+	node tests/browser/bench.js
+
+screenshots: test-deps build ## those of the README, anew
+	node tests/browser/screenshots.js
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done

@@ -58,26 +58,33 @@ async function measure(what, f) {
       if (w.running) requestAnimationFrame(tick);
     });
   });
+  const began = await cpu();
   const note = await f();
-  const { tasks, frames } = await p.evaluate(() => {
+  const used = (await cpu()) - began;
+  const { tasks, gaps } = await p.evaluate(() => {
     const w = /** @type {any} */ (window);
     w.running = false;
-    return { tasks: /** @type {number[]} */ (w.tasks), frames: /** @type {number[]} */ (w.gaps ?? []).sort((a, b) => a - b) };
+    return { tasks: /** @type {number[]} */ (w.tasks), gaps: /** @type {number[]} */ (w.gaps ?? []).sort((a, b) => a - b) };
   });
   await cdp.send("HeapProfiler.collectGarbage");
   const heap = (await cdp.send("Runtime.getHeapUsage")).usedSize;
   const nodes = await p.evaluate(() => document.querySelectorAll("*").length);
-  const at = (/** @type {number} */ q) => (frames.length ? Math.round(frames[Math.min(frames.length - 1, Math.floor(frames.length * q))]) : "–");
-  rows.push(`| ${what} | ${note} | ${tasks.length} | ${tasks.length ? Math.max(...tasks) : 0} ms | ${at(0.5)} / ${at(0.99)} ms | ${(heap / 1e6).toFixed(1)} MB | ${(await resident() / 1e6).toFixed(0)} MB | ${nodes} |`);
+  const at = (/** @type {number} */ q) => (gaps.length ? Math.round(gaps[Math.min(gaps.length - 1, Math.floor(gaps.length * q))]) : "–");
+  rows.push(`| ${what} | ${note} | ${gaps.length ? (used / gaps.length).toFixed(1) : "–"} ms | ${tasks.length} | ${tasks.length ? Math.max(...tasks) : 0} ms | ${at(0.5)} / ${at(0.99)} ms | ${(heap / 1e6).toFixed(1)} MB | ${(await resident() / 1e6).toFixed(0)} MB | ${nodes} |`);
   console.error(rows.at(-1));
 }
 
-/** Resident memory of the page's process. */
-async function resident() {
+/** The processes of pages. */
+async function renderers() {
   const { processInfo } = await whole.send("SystemInfo.getProcessInfo");
-  const sizes = processInfo.filter((x) => x.type === "renderer").map((x) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${x.id}/status`, "utf8"))?.[1]) * 1024);
-  return Math.max(...sizes);
+  return processInfo.filter((x) => x.type === "renderer");
 }
+
+/** Milliseconds of CPU that pages have used, all threads: unlike the length of a task, it does not grow when others use the machine. */
+const cpu = async () => (await renderers()).reduce((sum, x) => sum + x.cpuTime * 1000, 0);
+
+/** Resident memory of the page's process. */
+const resident = async () => Math.max(...(await renderers()).map((x) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${x.id}/status`, "utf8"))?.[1]) * 1024));
 
 /**
  * Scrolls by a step a frame until there is no more way to go.
@@ -128,4 +135,4 @@ await measure("messages, jumps to anywhere", async () => {
 });
 await browser.close();
 await stop();
-console.log(`| passage | how far | tasks over 50 ms | longest | frame p50 / p99 | heap after | resident | elements |\n|---|---|---|---|---|---|---|---|\n${rows.join("\n")}`);
+console.log(`| passage | how far | CPU a frame | tasks over 50 ms | longest | frame p50 / p99 | heap after | resident | elements |\n|---|---|---|---|---|---|---|---|---|\n${rows.join("\n")}`);

@@ -14,6 +14,7 @@ export async function serve() {
   const data = mkdtempSync(join(tmpdir(), "parley-web-"));
   const binary = fileURLToPath(new URL("../../bin/parley", import.meta.url));
   const p = spawn(binary, ["serve", "--http", "127.0.0.1:0", "--data", data, "--log-level", "error", ...LIMITS], { stdio: ["ignore", "pipe", "ignore"] });
+  process.once("exit", () => p.kill("SIGKILL")); // also when the program fails
   const ended = new Promise((resolve) => p.once("exit", resolve));
   for await (const line of createInterface({ input: p.stdout })) {
     if (!line.startsWith("ready ")) continue;

@@ -206,7 +206,7 @@ test("what a hostile message says is text, and stays in its bubble", { timeout }
       wide: document.documentElement.scrollWidth > innerWidth || [...document.querySelectorAll(".log, .contacts")].some((e) => e.scrollWidth > e.clientWidth + 1),
       outside: [...document.querySelectorAll(".bubble")].filter((e) => { const r = e.getBoundingClientRect(), q = /** @type {Element} */ (e.closest(".pane")).getBoundingClientRect(); return r.left < q.left || r.right > q.right; }).length,
       // Controls that nobody closed must not turn what stands around them.
-      header: getComputedStyle(/** @type {Element} */ (document.querySelector(".title h2"))).direction,
+      header: getComputedStyle(/** @type {Element} */ (document.querySelector(".title .name"))).direction,
     }));
     assert.deepEqual(seen, { title: "Parley", images: 0, wide: false, outside: 0, header: "ltr" });
   }

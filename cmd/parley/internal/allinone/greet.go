@@ -13,6 +13,7 @@ import (
 func (p *parts) greet(cfg *Config, out, notes io.Writer) error {
 	url := "http://" + reachable(p.gateway.Addr())
 	var b strings.Builder
+	fmt.Fprintf(&b, "chat       %s  (in a browser)\n", url)
 	fmt.Fprintf(&b, "HTTP       %s/v1  (documents: %s/openapi.yaml, %s/asyncapi.yaml)\n", url, url, url)
 	fmt.Fprintf(&b, "WebSocket  ws%s/v1/ws\n", strings.TrimPrefix(url, "http"))
 	if a := p.admin.Addr(); a != "" {

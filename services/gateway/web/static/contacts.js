@@ -81,12 +81,13 @@ export class Contacts extends Component {
     const last = room?.out.at(-1) ?? room?.last;
     const typing = room && room.typingUntil > Date.now();
     const mine = last && (!("sender" in last) || last.sender === store.me);
-    const said = typing ? "typing…" : draft ? draft.slice(0, 120) : last ? last.content.slice(0, 120) : presence(p);
+    const there = presence(p);
+    const said = typing ? "typing…" : draft ? draft.slice(0, 120) : last ? last.content.slice(0, 120) : there;
     return html`<div key=${p.name} id=${"c" + n} role="option" aria-selected=${open ? "true" : "false"} aria-setsize=${of} aria-posinset=${n + 1}
         class=${"contact" + (open ? " open" : "") + (n === this.at ? " at" : "") + (unread ? " unread" : "")} style=${{ transform: `translateY(${n * ROW}px)` }}
         onClick=${() => { this.at = n; this.props.onOpen(p.room); }}>
       <${Avatar} name=${p.name} online=${p.online} />
-      <span class="who"><bdi>${p.name}</bdi><span class="sr">, ${presence(p) || "presence unknown"}</span></span>
+      <span class="who"><bdi>${p.name}</bdi><span class="sr">, ${there || "presence unknown"}</span></span>
       <span class="when">${when(room?.at ?? 0)}</span>
       <span class=${"said" + (typing ? " typing" : draft ? " draft" : "")}>
         ${!typing && draft ? html`<b>Draft: </b>` : !typing && mine ? "You: " : ""}<bdi>${said}</bdi></span>

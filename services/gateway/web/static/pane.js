@@ -93,7 +93,7 @@ export class Pane extends Component {
       <header>
         ${only && html`<button class="icon-button" type="button" aria-label="Back to contacts" onClick=${onClose}><${Icon} name="back" /></button>`}
         <${Avatar} name=${room.peer} online=${p.online} />
-        <div class="title"><h2><bdi>${room.peer}</bdi></h2><p class=${"presence" + (p.online ? " on" : "")} aria-live="polite">${typing ? "typing…" : presence(p)}</p></div>
+        <div class="title"><h2 class="name"><bdi>${room.peer}</bdi></h2><p class=${"presence" + (p.online ? " on" : "")} aria-live="polite">${typing ? "typing…" : presence(p)}</p></div>
         ${!only && html`<button class="icon-button" type="button" aria-label=${"Close the conversation with " + room.peer} onClick=${onClose}><${Icon} name="close" /></button>`}
       </header>
       <${Log} store=${store} room=${room} version=${room.version + ":" + (room.loading ? 1 : 0)} onScroll=${this.scrolled} />

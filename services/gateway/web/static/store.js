@@ -55,6 +55,8 @@ export class Store {
   #listed = null;
   #typedAt = 0;
   #pumping = new Set();
+  /** @type {Map<string, string>} what storage has: rows of the list ask for it at every frame */
+  #drafts = new Map();
 
   // --- login ---
 
@@ -109,6 +111,7 @@ export class Store {
     this.me = this.active = this.search = "";
     this.people.clear();
     this.rooms.clear();
+    this.#drafts.clear();
     this.panes = [];
     this.used = [];
     this.ready = false;
@@ -402,7 +405,9 @@ export class Store {
 
   /** @param {string} room */
   draft(room) {
-    return keep.get(`draft.${this.me}.${room}`) ?? "";
+    let text = this.#drafts.get(room);
+    if (text === undefined) this.#drafts.set(room, (text = keep.get(`draft.${this.me}.${room}`) ?? ""));
+    return text;
   }
 
   /**
@@ -411,6 +416,7 @@ export class Store {
    */
   write(room, text) {
     keep.set(`draft.${this.me}.${room}`, text);
+    this.#drafts.set(room, text);
     const now = Date.now();
     if (!text || now - this.#typedAt < TYPING_EVERY || !this.conn?.connected) return;
     this.#typedAt = now;
@@ -427,6 +433,7 @@ export class Store {
     const o = { id: newId(), room, content, at: Date.now() };
     keep.set(`out.${this.me}.${o.id}`, JSON.stringify(o));
     keep.set(`draft.${this.me}.${room}`, null);
+    this.#drafts.delete(room);
     this.#typedAt = 0;
     r.out = [...r.out, o];
     r.newFrom = 0;
