@@ -55,7 +55,7 @@ conformance: ## the suites of Socket.IO's authors, where they can be reached (or
 fuzz: ## every fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME) $(MODULES)
 
-bench: test-deps ## measure the budgets, in about five minutes; BENCH="-only latency" for one, BENCH=-help lists them
+bench: test-deps ## measure the budgets, in about nine minutes; BENCH="-only latency" for one, BENCH=-help lists them
 	$(GO) run ./tests/bench $(BENCH)
 
 bench-long: test-deps ## the same and more, in about half an hour, written into docs/benchmarks.md
