@@ -7,6 +7,7 @@ require (
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/prometheus/client_golang v1.25.0
+	golang.org/x/term v0.47.0
 	parley/client v0.0.0
 	parley/pkg v0.0.0
 	parley/pkg/testx v0.0.0
