@@ -9,7 +9,7 @@ BENCH ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long test-deps lint fmt fuzz bench bench-long test-gowork-off clean
+.PHONY: help run build test test-long test-deps lint fmt fuzz bench bench-long screenshot test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -52,6 +52,9 @@ bench: test-deps ## measure the budgets, in about five minutes; BENCH="-only lat
 
 bench-long: test-deps ## the same and more, in about half an hour, written into docs/benchmarks.md
 	$(GO) run ./tests/bench -long -into docs/benchmarks.md
+
+screenshot: ## draw the terminal client again, into docs/img/terminal.svg
+	cd cmd/parley && $(GO) test -count=1 -run '^TestScreenshot$$' . -screenshot $(CURDIR)/docs/img/terminal.svg
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done
