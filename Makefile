@@ -11,7 +11,7 @@ CHAOS_SEED ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-deps lint fmt conformance fuzz bench bench-long bench-web screenshots test-gowork-off clean
+.PHONY: help run build test test-long chaos test-deps lint fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -66,6 +66,9 @@ bench-web: test-deps build ## scrolling and memory of the web client, with 10,00
 
 screenshots: test-deps build ## those of the README, anew
 	node tests/browser/screenshots.js
+
+screenshot: ## draw the terminal client again, into docs/img/terminal.svg
+	cd cmd/parley && $(GO) test -count=1 -run '^TestScreenshot$$' . -screenshot $(CURDIR)/docs/img/terminal.svg
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done

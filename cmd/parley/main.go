@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"parley/cmd/parley/internal/admin"
 	"parley/cmd/parley/internal/allinone"
 	"parley/cmd/parley/internal/chat"
 	"parley/pkg/lifecycle"
@@ -15,7 +16,8 @@ const usage = `parley is a one-to-one chat server.
 
   parley serve             run everything in one process
   parley chat              chat in this terminal
-  parley config [SERVICE]  all settings of serve, gateway, auth, presence, history and chat
+  parley user              add, change, export and erase users
+  parley config [SERVICE]  all settings of serve, gateway, auth, presence, history, chat and user
   parley version           what this program was built from
 
 Each takes --help.
@@ -34,6 +36,8 @@ func run(args []string) error {
 		return allinone.Main(ctx, args[1:], os.LookupEnv, os.Stdout, os.Stderr)
 	case "chat":
 		return chat.Main(ctx, args[1:], os.LookupEnv, os.Stdin, os.Stdout)
+	case "user":
+		return admin.Main(ctx, args[1:], os.LookupEnv, admin.Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, allinone.Administer)
 	case "config":
 		return reference(os.Stdout, args[1:])
 	case "version", "--version":

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"parley/cmd/parley/internal/admin"
 	"parley/cmd/parley/internal/allinone"
 	"parley/cmd/parley/internal/chat"
 	"parley/pkg/config"
@@ -19,7 +20,7 @@ var programs = []struct {
 	cfg  any
 }{
 	{"serve", &allinone.Config{}}, {"gateway", &gateway.Config{}}, {"auth", &auth.Config{}},
-	{"presence", &presence.Config{}}, {"history", &history.Config{}}, {"chat", &chat.Config{}},
+	{"presence", &presence.Config{}}, {"history", &history.Config{}}, {"chat", &chat.Config{}}, {"user", &admin.Config{}},
 }
 
 // reference prints the settings of one program, or of all.
@@ -40,7 +41,7 @@ func reference(w io.Writer, names []string) error {
 		fmt.Fprintln(w)
 	}
 	for n := range want {
-		return fmt.Errorf("there is no program %q with settings: serve, gateway, auth, presence, history, chat", n)
+		return fmt.Errorf("there is no program %q with settings: serve, gateway, auth, presence, history, chat, user", n)
 	}
 	return nil
 }

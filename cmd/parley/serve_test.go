@@ -325,7 +325,8 @@ func TestCommands(t *testing.T) {
 		want []string
 	}{
 		{"", true, []string{"serve", "chat", "config"}},
-		{"help", true, []string{"serve", "chat", "config"}},
+		{"help", true, []string{"serve", "chat", "user", "config"}},
+		{"user --help", true, []string{"passwd", "--sql-url", "Exit status"}},
 		{"version", true, []string{"parley, "}},
 		{"serve --help", true, []string{"--http", "PARLEY_DATA", "--heartbeat"}},
 		{"chat --help", true, []string{"--with", "PARLEY_PASSWORD", "/quit"}},

@@ -55,6 +55,9 @@ func (n *Nats) Restart() {
 	n.start()
 }
 
+// Dir is the folder that it keeps everything in.
+func (n *Nats) Dir() string { return n.opts.StoreDir }
+
 // Connect makes a plain client connection that ends with the test.
 func (n *Nats) Connect() *nats.Conn {
 	n.t.Helper()

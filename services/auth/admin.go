@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
 
 	"parley/pkg/api"
 	"parley/services/auth/internal/store"
@@ -59,38 +58,12 @@ func (s *Service) LoginAs(ctx context.Context, name string) (api.Tokens, error) 
 	return s.logins.Begin(ctx, name)
 }
 
-// SetDisabled locks a user out, at once and everywhere, or lets them in again. After a failure it may be repeated.
-func (s *Service) SetDisabled(ctx context.Context, name string, disabled bool) error {
+// Admin is the administration of this replica's users, once the schema is there.
+func (s *Service) Admin(ctx context.Context) (*Admin, error) {
 	if err := s.waitMigrated(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	u, err := s.store.SetDisabled(ctx, name, disabled, time.Now())
-	if err != nil {
-		return fmt.Errorf("disable a user: %w", err)
-	}
-	s.announce(api.DirectoryEvent{Kind: api.EventRelations, Username: u.Username})
-	if !disabled {
-		return nil
-	}
-	// After SQL, so that no token is given later than the revocation says.
-	return s.buckets.RevokeUser(ctx, u.Username, time.Now())
-}
-
-// Erase forgets a user; only the name stays taken for ever. After a failure it may be repeated.
-func (s *Service) Erase(ctx context.Context, name string) error {
-	if err := s.waitMigrated(ctx); err != nil {
-		return err
-	}
-	// Disabled first: should NATS fail, the user is still there to be erased by a second try.
-	if err := s.SetDisabled(ctx, name, true); err != nil {
-		return err
-	}
-	u, err := s.store.Erase(ctx, name, time.Now())
-	if err != nil {
-		return fmt.Errorf("erase a user: %w", err)
-	}
-	s.announce(api.DirectoryEvent{Kind: api.EventErased, Username: u.Username})
-	return nil
+	return &Admin{store: s.store, logins: s.logins, buckets: s.buckets, announce: s.announce}, nil
 }
 
 func (s *Service) waitMigrated(ctx context.Context) error {

@@ -166,3 +166,13 @@ func (r *rig) metric(name, label string) float64 {
 	r.t.Fatalf("no metric %s{%s}", name, label)
 	return 0
 }
+
+// admin is the administration of this replica.
+func (r *rig) admin() *auth.Admin {
+	r.t.Helper()
+	a, err := r.svc.Admin(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return a
+}

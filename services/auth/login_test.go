@@ -260,7 +260,7 @@ func TestDisableAndErase(t *testing.T) {
 		ctx := t.Context()
 		r.register("Avi", "Lisa")
 		tok := r.login("Avi")
-		if err := r.svc.SetDisabled(ctx, "avi", true); err != nil {
+		if err := r.admin().SetDisabled(ctx, "avi", true); err != nil {
 			t.Fatal(err)
 		}
 		if !r.revoked("user." + subject.Token("Avi")) {
@@ -272,13 +272,13 @@ func TestDisableAndErase(t *testing.T) {
 		r.refused(wire.Forbidden, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi"})
 		r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: "Avi", Password: "guess"})
 		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken})
-		if err := r.svc.SetDisabled(ctx, "Avi", false); err != nil {
+		if err := r.admin().SetDisabled(ctx, "Avi", false); err != nil {
 			t.Fatal(err)
 		}
 		r.login("Avi")
 
 		ev := r.events()
-		if err := r.svc.Erase(ctx, "Avi"); err != nil {
+		if err := r.admin().Erase(ctx, "Avi"); err != nil {
 			t.Fatal(err)
 		}
 		next(t, ev, api.DirectoryEvent{Kind: api.EventRelations, Username: "Avi"})
@@ -288,7 +288,7 @@ func TestDisableAndErase(t *testing.T) {
 		if got := ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{Names: []string{"Avi", "lisa"}}).Usernames; got[0] != "" || got[1] != "Lisa" {
 			t.Fatalf("resolved %q", got)
 		}
-		if err := r.svc.Erase(ctx, "Avi"); err == nil {
+		if err := r.admin().Erase(ctx, "Avi"); err == nil {
 			t.Fatal("erased twice")
 		}
 	})

@@ -2,9 +2,7 @@ package auth
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"parley/pkg/lifecycle"
 	"parley/pkg/natsx"
 	"parley/pkg/obs"
-	"parley/pkg/subject"
 	"parley/pkg/token"
 	"parley/services/auth/internal/buckets"
 	"parley/services/auth/internal/contacts"
@@ -306,13 +303,5 @@ func handle[Req, Resp any](patience time.Duration, f func(context.Context, Req) 
 	})
 }
 
-// announce tells the gateways. It is a hint: they read everything again within a minute or so.
-func (s *Service) announce(e api.DirectoryEvent) {
-	body, err := json.Marshal(e)
-	if err == nil {
-		err = s.nc.Publish(subject.DirectoryEvents, body)
-	}
-	if err != nil {
-		s.log.Warn("an event was not published", "kind", e.Kind, "error", fmt.Errorf("announce: %w", err))
-	}
-}
+// announce tells the gateways.
+func (s *Service) announce(e api.DirectoryEvent) { announcer(s.nc, s.log)(e) }

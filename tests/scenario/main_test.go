@@ -59,6 +59,7 @@ var scenarios = []struct {
 	{"presence", presence},
 	{"a short absence is not announced", shortAbsence},
 	{"a client that does not read", slowClient},
+	{"administration beside the services", administration},
 }
 
 func TestOneGateway(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley/client"
+	"parley/cmd/parley/internal/admin"
 	"parley/cmd/parley/internal/bot"
 	"parley/pkg/config"
 	"parley/pkg/lifecycle"
@@ -68,6 +69,9 @@ func serve(ctx context.Context, cfg *Config, out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if p.socket, err = admin.Listen(cfg.Data, p.log); err != nil {
+		p.log.Warn("parley user will not work while this runs", "error", err) // the path may be too long for a socket
+	}
 	return p.run(ctx, cfg, func() error { return p.greet(cfg, out, notes) })
 }
 
@@ -80,6 +84,7 @@ type parts struct {
 	auth     *auth.Service
 	presence *presence.Service
 	history  *history.Service
+	socket   *admin.Server // nil for none
 }
 
 // newParts makes them in this order because the gateway's port is what is most likely taken. After an error the process ends, and
@@ -148,6 +153,12 @@ func (p *parts) run(ctx context.Context, cfg *Config, greet func() error) error 
 			return p.gateway.Run(front)
 		},
 		p.auth.Run, p.presence.Run, p.history.Run, p.admin.Run,
+		func(behind context.Context) error {
+			if p.socket == nil {
+				return nil
+			}
+			return p.socket.Run(behind, p.users)
+		},
 		func(behind context.Context) error {
 			start, cancel := context.WithCancel(behind)
 			defer cancel()

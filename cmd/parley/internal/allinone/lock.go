@@ -10,6 +10,9 @@ import (
 	"syscall"
 )
 
+// errInUse: another process has the data folder.
+var errInUse = errors.New("is in use by another parley")
+
 // lockFolder makes dir if need be and takes it for this process. The lock ends with the process, however that dies.
 func lockFolder(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -25,7 +28,7 @@ func lockFolder(dir string) (unlock func(), err error) {
 			return nil, fmt.Errorf("lock the data folder: %w", err)
 		}
 		who, _ := io.ReadAll(io.LimitReader(f, 32)) // only to help
-		return nil, fmt.Errorf("the data folder %s is in use by another parley (process %s)", dir, strings.TrimSpace(string(who)))
+		return nil, fmt.Errorf("the data folder %s %w (process %s)", dir, errInUse, strings.TrimSpace(string(who)))
 	}
 	_ = f.Truncate(0) // the number is only to help
 	_, _ = fmt.Fprintln(f, os.Getpid())

@@ -25,7 +25,7 @@ func Echo(ctx context.Context, s *client.Session, bots []string, log *slog.Logge
 	}
 	for ev := range conn.Events() {
 		m, ok := ev.(client.Message)
-		if !ok || isBot[m.Sender] {
+		if !ok || isBot[m.Sender] || m.Content == "" { // "": its sender was erased
 			continue
 		}
 		// A message may come again after a restart, to be answered once all the same.

@@ -1,4 +1,4 @@
-// Package chat is a line-by-line chat in a terminal or a pipe, over the SDK.
+// Package chat is `parley chat`: the full screen of package tui, a line-by-line chat for pipes and dumb terminals, and commands for scripts.
 package chat
 
 import (
@@ -8,12 +8,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
 
+	"golang.org/x/term"
+
 	"parley/client"
+	"parley/cmd/parley/internal/tui"
 	"parley/pkg/config"
+	"parley/pkg/lifecycle"
 	"parley/pkg/wire"
 )
 
@@ -21,13 +26,29 @@ import (
 type Config struct {
 	URL      string        `cfg:"url" default:"http://127.0.0.1:8080" help:"the server"`
 	User     string        `cfg:"user" help:"who you are"`
-	Password config.Secret `cfg:"password" help:"your password; others on this machine can see flags, so rather give it by the environment or as file:PATH"`
-	With     string        `cfg:"with" help:"whom to chat with; /with NAME changes it"`
-	Patience time.Duration `cfg:"patience" default:"30s" help:"how long a line may take to be accepted by the server"`
+	Password config.Secret `cfg:"password" help:"your password; others on this machine can see flags, so rather give it by the environment or as file:PATH, or type it"`
+	With     string        `cfg:"with" help:"whom to chat with first"`
+	Plain    bool          `cfg:"plain" help:"line by line instead of a full screen, as in a pipe or on a dumb terminal"`
+	Lines    bool          `cfg:"lines" help:"send: each line is a message of its own"`
+	JSON     bool          `cfg:"json" help:"tail: one JSON object a line"`
+	Count    int           `cfg:"count" help:"tail: end after so many messages; 0: never"`
+	Patience time.Duration `cfg:"patience" default:"30s" help:"how long something may take to be accepted by the server"`
 }
 
 // Validate returns all mistakes.
 func (c *Config) Validate() error {
+	var errs []error
+	if c.Patience <= 0 {
+		errs = append(errs, errors.New("patience: must be above 0"))
+	}
+	if c.Count < 0 {
+		errs = append(errs, errors.New("count: must not be below 0"))
+	}
+	return errors.Join(errs...)
+}
+
+// complete says what is missing where nobody can be asked.
+func (c *Config) complete() error {
 	var errs []error
 	if c.User == "" {
 		errs = append(errs, errors.New("user: who are you?"))
@@ -35,50 +56,128 @@ func (c *Config) Validate() error {
 	if c.Password == "" {
 		errs = append(errs, errors.New("password: give it by PARLEY_PASSWORD"))
 	}
-	if c.Patience <= 0 {
-		errs = append(errs, errors.New("patience: must be above 0"))
-	}
 	return errors.Join(errs...)
 }
 
+const help = `parley chat is a chat in this terminal.
+
+  parley chat                     full screen: contacts, conversations, history; ? shows the keys
+  parley chat --with NAME         the same, with a conversation open
+  parley chat send NAME           sends standard input as one message, or with --lines each line as one
+  parley chat tail [NAME]         prints what others say, one message a line, until it is ended
+
+Where standard input or output is no terminal, or with --plain, parley chat is line by line: /with NAME, /who, /quit; everything else is sent.
+
+Exit status: 0 done, 1 failed, 2 wrong command line, 3 there is nobody of that name, 4 refused (wrong password, message too long),
+5 the server cannot be reached, or did not accept in time: what was to be sent may be sent or not.
+
+Settings (flag, environment variable, default, meaning):
+`
+
 const maxLine = 1 << 20 // bytes; the server refuses much shorter ones in a sentence of its own
 
-// Main is the command: it sends the lines of in and prints to out, until in or ctx ends or somebody says /quit.
+// Main is the command.
 func Main(ctx context.Context, args []string, env func(string) (string, bool), in io.Reader, out io.Writer) error {
 	var cfg Config
-	err := config.Load(&cfg, "chat", args, env)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(out, "parley chat is a chat in this terminal. Settings (flag, environment variable, default, meaning):")
-		if err := config.Reference(out, &cfg); err != nil {
-			return err
+	verb, name := "", ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		verb, args = args[0], args[1:]
+		if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+			name, args = args[0], args[1:]
 		}
-		_, err := fmt.Fprint(out, "\nIn the chat: /with NAME, /who, /quit; everything else is sent.\n")
-		return err
 	}
-	if err != nil {
-		return err
+	err := config.Load(&cfg, "chat", args, env)
+	if errors.Is(err, flag.ErrHelp) || verb == "help" {
+		fmt.Fprint(out, help)
+		return config.Reference(out, &cfg)
+	}
+	switch {
+	case err != nil:
+		return usage(err)
+	case verb != "" && verb != "send" && verb != "tail":
+		return usage(fmt.Errorf("parley chat has no %q: send, tail, or nothing for a chat", verb))
+	case verb == "send" && name == "":
+		return usage(errors.New("parley chat send takes a NAME"))
 	}
 	api, err := client.New(cfg.URL, nil)
 	if err != nil {
-		return err
+		return usage(err)
+	}
+	if screen, keys := fullScreen(in, out, env); screen != nil && verb == "" && !cfg.Plain {
+		return status(tui.Run(ctx, tui.Config{
+			API: api, Server: cfg.URL, User: cfg.User, Password: cfg.Password.Reveal(), With: cfg.With, Patience: cfg.Patience,
+		}, keys, screen))
+	}
+	if err := cfg.complete(); err != nil {
+		return usage(err)
 	}
 	start, cancel := context.WithTimeout(ctx, cfg.Patience)
 	defer cancel()
 	me, err := api.Login(start, cfg.User, cfg.Password.Reveal())
 	if err != nil {
-		return fmt.Errorf("log in as %s: %w", cfg.User, err)
+		return status(fmt.Errorf("log in as %s: %w", cfg.User, err))
 	}
-	conn, err := client.Dial(start, client.Options{Session: me})
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	c := &chat{cfg: cfg, me: me, conn: conn, screen: &screen{out: out, me: me.Username()}, tty: isTerminal(in)}
 	defer func() {
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 		defer cancel()
 		_ = me.Logout(bye) // the login ends by itself some day
 	}()
-	return c.run(ctx, in)
+	switch verb {
+	case "send":
+		return status(send(ctx, cfg, me, name, in))
+	case "tail":
+		return status(tail(ctx, cfg, me, name, out))
+	}
+	conn, err := client.Dial(start, client.Options{Session: me})
+	if err != nil {
+		return status(fmt.Errorf("connect: %w", err))
+	}
+	c := &chat{cfg: cfg, me: me, conn: conn, screen: &screen{out: out, me: me.Username()}, tty: isTerminal(in)}
+	return status(c.run(ctx, in))
+}
+
+// fullScreen gives both ends of a terminal that can draw, nil for anything else.
+func fullScreen(in io.Reader, out io.Writer, env func(string) (string, bool)) (screen, keys *os.File) {
+	i, ok := in.(*os.File)
+	o, ok2 := out.(*os.File)
+	if !ok || !ok2 || !term.IsTerminal(int(i.Fd())) || !term.IsTerminal(int(o.Fd())) {
+		return nil, nil
+	}
+	if t, _ := env("TERM"); t == "" || t == "dumb" {
+		return nil, nil
+	}
+	return o, i
+}
+
+func usage(err error) error { return &lifecycle.StatusError{Status: lifecycle.StatusUsage, Err: err} }
+
+// status gives an error the exit status that help promises.
+func status(err error) error {
+	var se *lifecycle.StatusError
+	var we *wire.Error
+	if err == nil || errors.As(err, &se) {
+		return err
+	}
+	s := lifecycle.StatusFailed
+	switch {
+	case errors.As(err, &we):
+		switch we.Code {
+		case wire.UnknownUser:
+			s = lifecycle.StatusUnknown
+		case wire.Unavailable, wire.RateLimited, wire.TooManyConnections:
+			s = lifecycle.StatusAway
+		default:
+			s = lifecycle.StatusRefused
+		}
+	case errors.Is(err, context.DeadlineExceeded), isNetwork(err):
+		s = lifecycle.StatusAway
+	}
+	return &lifecycle.StatusError{Status: s, Err: err}
+}
+
+func isNetwork(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne)
 }
 
 // isTerminal tells a terminal from a pipe or a file.
@@ -194,25 +293,33 @@ func (c *chat) with(ctx context.Context, name string) error {
 	if name == "" {
 		return errors.New("with whom? /with NAME")
 	}
-	page, err := c.me.Contacts(ctx, client.ContactsQuery{Prefix: name, Limit: 100})
+	ct, err := find(ctx, c.me, name)
 	if err != nil {
-		return fmt.Errorf("look %s up: %w", name, err)
+		return err
+	}
+	last, err := c.me.Messages(ctx, ct.Room, client.MessagesQuery{Limit: 20})
+	if err != nil {
+		c.screen.line("! what was said before cannot be shown: %v", err)
+	}
+	c.screen.enter(ct.Room, ct.Username, last.Messages)
+	if n := len(last.Messages); n > 0 {
+		_ = c.conn.Read(ctx, ct.Room, last.Messages[n-1].Seq) // the next message read says it as well
+	}
+	return nil
+}
+
+// find is a contact by a name in any case.
+func find(ctx context.Context, me *client.Session, name string) (client.Contact, error) {
+	page, err := me.Contacts(ctx, client.ContactsQuery{Prefix: name, Limit: 100})
+	if err != nil {
+		return client.Contact{}, fmt.Errorf("look %s up: %w", name, err)
 	}
 	for _, ct := range page.Contacts {
-		if !strings.EqualFold(ct.Username, name) {
-			continue
+		if strings.EqualFold(ct.Username, name) {
+			return ct, nil
 		}
-		last, err := c.me.Messages(ctx, ct.Room, client.MessagesQuery{Limit: 20})
-		if err != nil {
-			c.screen.line("! what was said before cannot be shown: %v", err)
-		}
-		c.screen.enter(ct.Room, ct.Username, last.Messages)
-		if n := len(last.Messages); n > 0 {
-			_ = c.conn.Read(ctx, ct.Room, last.Messages[n-1].Seq) // the next message read says it as well
-		}
-		return nil
 	}
-	return fmt.Errorf("nobody you may chat with is called %s", name)
+	return client.Contact{}, &lifecycle.StatusError{Status: lifecycle.StatusUnknown, Err: fmt.Errorf("nobody you may chat with is called %s", name)}
 }
 
 func (c *chat) who(ctx context.Context) {

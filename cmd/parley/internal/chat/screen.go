@@ -7,9 +7,9 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"parley/client"
+	"parley/cmd/parley/internal/safetext"
 	"parley/pkg/wire"
 )
 
@@ -38,7 +38,7 @@ func (s *screen) line(format string, args ...any) {
 }
 
 // print needs the lock. Whoever reads the output may be gone; the end of the input then ends the chat.
-func (s *screen) print(text string) { _, _ = io.WriteString(s.out, clean(text)+"\n") }
+func (s *screen) print(text string) { _, _ = io.WriteString(s.out, safetext.Line(text)+"\n") }
 
 // enter prints the last messages of a room, which is the present one from then on.
 func (s *screen) enter(room, peer string, last []wire.Message) {
@@ -121,19 +121,4 @@ func (s *screen) typing(room, username string) {
 	}
 	s.typed = time.Now()
 	s.print("* " + username + " is typing")
-}
-
-// clean keeps a message from moving the cursor, changing colours or passing for another line.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n':
-			return '⏎'
-		case r == '\t':
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
-			return '·'
-		}
-		return r
-	}, text)
 }

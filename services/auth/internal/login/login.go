@@ -111,8 +111,8 @@ func (s *Service) Register(ctx context.Context, c api.Credentials) (api.User, er
 	if err != nil {
 		return api.User{}, wire.E(wire.InvalidUsername, err.Error())
 	}
-	if len(c.Password) > maxPasswordBytes || utf8.RuneCountInString(c.Password) < minPasswordChars {
-		return api.User{}, wire.E(wire.InvalidArgument, fmt.Sprintf("a password has at least %d characters and at most %d bytes", minPasswordChars, maxPasswordBytes))
+	if err := checkPassword(c.Password); err != nil {
+		return api.User{}, err
 	}
 	// Before the hash, which costs a thousand times as much.
 	taken, err := s.Store.Taken(ctx, name)
@@ -131,6 +131,31 @@ func (s *Service) Register(ctx context.Context, c api.Credentials) (api.User, er
 	}
 	s.Metrics.registrations.Inc()
 	return api.User{Username: u.Username}, nil
+}
+
+func checkPassword(pw string) error {
+	if len(pw) > maxPasswordBytes || utf8.RuneCountInString(pw) < minPasswordChars {
+		return wire.E(wire.InvalidArgument, fmt.Sprintf("a password has at least %d characters and at most %d bytes", minPasswordChars, maxPasswordBytes))
+	}
+	return nil
+}
+
+// SetPassword gives a user another password and ends all logins. It may be repeated.
+func (s *Service) SetPassword(ctx context.Context, name, pw string) (ended int, err error) {
+	if err := checkPassword(pw); err != nil {
+		return 0, err
+	}
+	phc, err := s.Pool.Hash(ctx, pw)
+	if err != nil {
+		return 0, err
+	}
+	u, err := s.Store.SetPassword(ctx, name, phc)
+	if err != nil {
+		return 0, err
+	}
+	// After SQL: no login begins with the old password any more.
+	r, err := s.EndAll(ctx, api.EndLoginsRequest{Username: u.Username})
+	return r.Ended, err
 }
 
 // Add makes a user with any password; store.ErrTaken when there is one of that name.

@@ -25,13 +25,13 @@ func hash(token string) string {
 }
 
 // AddLogin begins a login; refresh may be "" for one that is never renewed. ErrNoUser when the user was
-// disabled or erased meanwhile.
+// disabled or erased meanwhile, or has another password than l.User.
 func (s *Store) AddLogin(ctx context.Context, l Login, refresh string) error {
 	return s.db.InTx(ctx, func(tx *sql.Tx) error {
 		// The condition closes the gap between reading the user and here, as long as a password's hash takes.
 		res, err := tx.ExecContext(ctx, `INSERT INTO auth_logins (sid, user_id, scope, created, expires)
-			SELECT $1, id, $3, $4, $5 FROM auth_users WHERE id = $2 AND disabled = 0 AND erased = 0`,
-			l.SID, l.User.ID, l.Scope, l.Created.UnixMilli(), l.Expires.UnixMilli())
+			SELECT $1, id, $3, $4, $5 FROM auth_users WHERE id = $2 AND disabled = 0 AND erased = 0 AND password = $6`,
+			l.SID, l.User.ID, l.Scope, l.Created.UnixMilli(), l.Expires.UnixMilli(), l.User.Password)
 		if err != nil {
 			return fmt.Errorf("add a login: %w", err)
 		}

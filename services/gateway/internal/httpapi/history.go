@@ -106,8 +106,9 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// room is the room of the path, which must be the asker's own. It is the zero Room when nobody has the peer's name: such a
-// room is answered as one in which nothing was said, so the answer does not tell which names exist.
+// room is the room of the path, which must be the asker's own. Nobody may have the peer's name: then it is taken as it stands, for the room
+// of one who was erased is still the asker's. One in which nothing was said answers the same, so the answer does not tell which names exist. The
+// zero Room is none.
 func (h *handler) room(r *http.Request, c token.Claims) (room.Room, error) {
 	x, y, err := room.Split(r.PathValue("room"))
 	if err != nil {
@@ -121,15 +122,18 @@ func (h *handler) room(r *http.Request, c token.Claims) (room.Room, error) {
 	default:
 		return room.Room{}, errNotYours
 	}
-	peer, err = h.Directory.Resolve(r.Context(), peer)
+	registered, err := h.Directory.Resolve(r.Context(), peer)
 	var e *wire.Error
 	if errors.As(err, &e) && e.Code == wire.UnknownUser {
+		if pair, err := room.Of(c.Username, peer); err == nil {
+			return pair, nil
+		}
 		return room.Room{}, nil
 	}
 	if err != nil {
 		return room.Room{}, err
 	}
-	pair, err := room.Of(c.Username, peer)
+	pair, err := room.Of(c.Username, registered)
 	if err != nil {
 		return room.Room{}, errNotYours
 	}

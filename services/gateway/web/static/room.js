@@ -169,5 +169,6 @@ export class Room {
  * @returns {Line}
  */
 export function toLine(m) {
-  return { seq: m.seq, sender: m.sender, content: m.content, id: m.id, at: Date.parse(m.sent_at) };
+  // A message without text is one whose sender was erased.
+  return { seq: m.seq, sender: m.sender, content: m.content || "This message was erased.", id: m.id, at: Date.parse(m.sent_at) };
 }
