@@ -129,10 +129,12 @@ func (s *Session) Answered(n uint32) {
 }
 
 // endLogin ends the login of a session, at every gateway: the old clients' good-byes do so.
-func (h *Hub) endLogin(user, sid string) {
+func (h *Hub) endLogin(user, sid string) (done <-chan struct{}) {
+	over := make(chan struct{})
 	h.wg.Add(1)
 	go func() {
 		defer h.wg.Done()
+		defer close(over)
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		for wait := 100 * time.Millisecond; ; wait *= 2 {
@@ -148,6 +150,7 @@ func (h *Hub) endLogin(user, sid string) {
 			}
 		}
 	}()
+	return over
 }
 
 // expire closes a session whose token has run out, unless auth is away and nobody could have got a new one.

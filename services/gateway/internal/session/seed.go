@@ -119,6 +119,7 @@ type seedConn struct {
 	limit   bucket
 	wrong   mistake
 	proof   [sha256.Size]byte // of the token that was found good last
+	ended   string            // the login that was ended last from here
 	pending []room.Room       // joined, while the delay runs
 	delay   *time.Timer
 	begun   bool // the delay is over
@@ -325,7 +326,7 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 		}
 		return nil, errToken
 	}
-	if !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || !sameUser(user, cl.Username) {
+	if cl.SID == c.ended || !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || !sameUser(user, cl.Username) {
 		return nil, errToken
 	}
 	switch {
@@ -486,10 +487,23 @@ func (c *seedConn) goodbye(in *seedEvent, ack socketio.Ack) {
 		c.reply(ack, answer{Error: asWire(err).Message})
 		return
 	}
-	cl := s.currentClaims()
+	// Before anybody hears that the user has gone, the token should be void everywhere; but who leaves is not kept for long by auth.
+	select {
+	case <-c.endLogin(s):
+	case <-time.After(revokePatience):
+	}
 	c.signOut(true)
-	c.hub().endLogin(cl.Username, cl.SID)
 	c.reply(ack, answer{Result: "success"})
+}
+
+// revokePatience is how long a good-bye waits for auth.
+const revokePatience = 300 * time.Millisecond
+
+// endLogin ends the login of a session. From now on this connection takes no token of it, whether the revocation has come round or not.
+func (c *seedConn) endLogin(s *Session) (done <-chan struct{}) {
+	cl := s.currentClaims()
+	c.ended = cl.SID
+	return c.hub().endLogin(cl.Username, cl.SID)
 }
 
 // tick implements ticker.
@@ -507,9 +521,8 @@ func (c *seedConn) tick(now time.Time) {
 			if c.session() != s || c.alive.Load() != at {
 				return
 			}
-			cl := s.currentClaims()
+			c.endLogin(s)
 			c.signOut(true)
-			c.hub().endLogin(cl.Username, cl.SID)
 		})
 	}
 }

@@ -211,6 +211,10 @@ func TestSignOutEndsTheLogin(t *testing.T) {
 	if said := w.heard(); !slices.Equal(said, []string{"gone Lisa true"}) || c.conn.session() != nil {
 		t.Fatalf("presence was told %q", said)
 	}
+	// Where the revocation is yet to be heard of, the connection itself knows: whatever comes behind a good-bye is too late.
+	if a := c.join(tok, "Lisa", "Avi&Lisa"); a != `{"error":"Invalid JWT"}` || c.conn.session() != nil {
+		t.Fatalf("after the good-bye: got %s", a)
+	}
 	w.say(avisLisa, "Avi", true)
 	c.want()
 	if want := []string{`["new_user_online",{"username":"Lisa"}]`, `["user_has_gone_offline",{"username":"Lisa"}]`}; !slices.Equal(c.own, want) {
