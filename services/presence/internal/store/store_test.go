@@ -410,6 +410,16 @@ func TestAShardThatSettlesWaitsForWhoIsLate(t *testing.T) {
 			t.Fatalf("after settling: %v, events %v", got, w.events)
 		}
 
+		// One that says nothing any more is waited for as well, for a lease.
+		flush(t, rdb)
+		w.tick()
+		w.tick()
+		began = time.Now()
+		testx.Eventually(t, "the shard has settled", 20*time.Second, func() bool { return !w.beat("prompt").Shards[s].Settling })
+		if d := time.Since(began); d < 2*cfg.Settle {
+			t.Errorf("settled after %s, while a gateway that was heard before the loss has said nothing", d)
+		}
+
 		flush(t, rdb)
 		testx.Eventually(t, "the loss is seen", 5*time.Second, func() bool { return settling(avi) })
 		testx.Eventually(t, "who never registers is not waited for for ever", 5*time.Second, func() bool { return !settling(avi) })
