@@ -103,32 +103,38 @@ func (c *Conn) Resume() string {
 	return c.resume
 }
 
-// Typing tells the other user of room that one types.
-func (c *Conn) Typing(room string) error { return c.say(wire.EvTyping, wire.Marker{Room: room}) }
+// Typing tells the other user of room that one types. Like Read and Watch it writes to the present socket or returns ErrNotConnected; ctx
+// bounds how long it waits for its turn to write.
+func (c *Conn) Typing(ctx context.Context, room string) error {
+	return c.say(ctx, wire.EvTyping, wire.Marker{Room: room})
+}
 
 // Read marks room as read up to seq.
-func (c *Conn) Read(room string, seq int64) error {
-	return c.say(wire.EvRead, wire.Marker{Room: room, Seq: seq})
+func (c *Conn) Read(ctx context.Context, room string, seq int64) error {
+	return c.say(ctx, wire.EvRead, wire.Marker{Room: room, Seq: seq})
 }
 
 // Watch narrows presence to these users, also after a reconnect. While there is no connection it returns ErrNotConnected and
 // holds from the next one on.
-func (c *Conn) Watch(usernames []string) error {
+func (c *Conn) Watch(ctx context.Context, usernames []string) error {
 	c.mu.Lock()
 	c.watch = append([]string{}, usernames...)
 	c.mu.Unlock()
-	return c.say(wire.EvWatch, wire.Watch{Usernames: usernames})
+	return c.say(ctx, wire.EvWatch, wire.Watch{Usernames: usernames})
 }
 
 // say sends what has no answer, or ErrNotConnected.
-func (c *Conn) say(event string, data any) error {
+func (c *Conn) say(ctx context.Context, event string, data any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	l := c.link
 	c.mu.Unlock()
 	if l == nil {
 		return ErrNotConnected
 	}
-	return l.write(wire.Encode(event, data, ""))
+	return l.writeWithin(ctx, wire.Encode(event, data, ""))
 }
 
 // Close leaves: the user is offline at once if this was the last session. It waits up to 2 s for the server's good-bye, and for

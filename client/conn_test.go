@@ -74,7 +74,7 @@ func TestTwoChat(t *testing.T) {
 	if r := next[client.Refused](t, lisa); r.Err.Code != wire.RateLimited {
 		t.Errorf("got %+v", r)
 	}
-	for _, err := range []error{lisa.Typing(room), lisa.Read(room, m.Seq), lisa.Watch([]string{"avi"})} {
+	for _, err := range []error{lisa.Typing(t.Context(), room), lisa.Read(t.Context(), room, m.Seq), lisa.Watch(t.Context(), []string{"avi"})} {
 		if err != nil {
 			t.Error(err)
 		}

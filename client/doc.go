@@ -12,6 +12,8 @@
 //	}()
 //	accepted, err := conn.Send(ctx, client.Room("lisa", "avi"), "hello")
 //
+// Session.History and Session.HistoryAfter go through a conversation, one message after the other.
+//
 // What the connection does for its user: it joins again after every reconnect and resumes where it was, drops what it has
 // seen already (by seq, and by sender and id), puts messages of a room in order and asks HTTP for those that are missing between
 // two, sends a message again under the same id until it has an outcome, renews its token before it runs out, and goes elsewhere

@@ -13,11 +13,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"parley/client"
-	"parley/pkg/testx"
 	"parley/pkg/wire"
 )
-
-func TestMain(m *testing.M) { testx.Main(m) }
 
 // fake is a server of the protocol for one room, avi&lisa, in memory. The knobs make what goes wrong in real ones.
 type fake struct {
@@ -37,6 +34,7 @@ type fake struct {
 
 	hide        map[int64]bool // seqs that are not delivered live
 	pagesDown   bool
+	tooFast     int // pages that are refused for their rate
 	eatAccepted int // acceptances that are lost together with the socket
 	sayNo       []*wire.Error
 	badResume   bool
@@ -141,15 +139,29 @@ func (f *fake) page(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no", 503)
 		return
 	}
-	after, _ := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64)
-	p := client.MessagesPage{}
+	if f.tooFast > 0 {
+		f.tooFast--
+		http.Error(w, "slowly", 429)
+		return
+	}
+	const size = 2 // small pages, to have many
+	q := r.URL.Query()
+	after, _ := strconv.ParseInt(q.Get("after"), 10, 64)
+	before, err := strconv.ParseInt(q.Get("before"), 10, 64)
+	if err != nil {
+		before = 1 << 53
+	}
+	var fit []wire.Message
 	for _, m := range f.msgs {
-		if m.Seq > after {
-			if p.More = len(p.Messages) == 2; p.More { // small pages, to have many
-				break
-			}
-			p.Messages = append(p.Messages, m)
+		if m.Seq > after && m.Seq < before {
+			fit = append(fit, m)
 		}
+	}
+	p := client.MessagesPage{Messages: fit, More: len(fit) > size}
+	if p.More && q.Has("after") {
+		p.Messages = fit[:size]
+	} else if p.More {
+		p.Messages = fit[len(fit)-size:]
 	}
 	_ = json.NewEncoder(w).Encode(p)
 }

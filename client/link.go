@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +27,7 @@ const (
 type link struct {
 	ws      *websocket.Conn
 	silence time.Duration // a link that says nothing for so long is dead
-	wmu     sync.Mutex    // one writer at a time
+	wturn   chan struct{} // holds one value; who has taken it may write
 	down    chan struct{} // closed when the socket is done
 	leave   chan time.Duration
 	planned atomic.Bool  // closed by this side, to connect anew at once
@@ -36,9 +35,17 @@ type link struct {
 }
 
 // write sends one frame. After a failure the socket is closed, and the reader sees it.
-func (l *link) write(frame []byte) error {
-	l.wmu.Lock()
-	defer l.wmu.Unlock()
+func (l *link) write(frame []byte) error { return l.writeWithin(context.Background(), frame) }
+
+// writeWithin is write; a frame whose turn has not come when ctx ends is not sent. One that has begun is finished: half a frame would
+// end the socket for everybody.
+func (l *link) writeWithin(ctx context.Context, frame []byte) error {
+	select {
+	case <-l.wturn:
+		defer func() { l.wturn <- struct{}{} }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	_ = l.ws.SetWriteDeadline(time.Now().Add(writeTimeout)) // a failure shows in the write
 	if err := l.ws.WriteMessage(websocket.TextMessage, frame); err != nil {
 		_ = l.ws.Close() // broken already
@@ -101,7 +108,8 @@ func (c *Conn) connectOnce(ctx context.Context) (*link, error) {
 		}
 		return nil, fmt.Errorf("reach the server: %w", err)
 	}
-	l := &link{ws: ws, silence: welcomeTimeout, down: make(chan struct{}), leave: make(chan time.Duration, 1)}
+	l := &link{ws: ws, silence: welcomeTimeout, wturn: make(chan struct{}, 1), down: make(chan struct{}), leave: make(chan time.Duration, 1)}
+	l.wturn <- struct{}{}
 	ws.SetReadLimit(maxFrame)
 	ws.SetPingHandler(func(data string) error {
 		_ = ws.SetReadDeadline(time.Now().Add(l.silence))

@@ -112,6 +112,9 @@ func (p *Pg) Start(t TB) {
 	})
 }
 
+// Socket is the path of the Unix socket that it listens on.
+func (p *Pg) Socket() string { return filepath.Join(p.dir, ".s.PGSQL.5432") }
+
 // Stop ends it at once; connections break. Safe to repeat.
 func (p *Pg) Stop() { stopProcess(p.cmd, syscall.SIGQUIT) }
 

@@ -62,6 +62,10 @@ type Service struct {
 	draining  atomic.Bool
 }
 
+// maxPollBody bounds the body of one Socket.IO POST: python-socketio puts everything that waits into one, whatever it was told. In a
+// request to another gateway it is base64, and has to stay below the 1 MiB of a NATS message.
+const maxPollBody = 720 << 10
+
 // New binds the public and the admin port. It waits for nothing else: Ready tells when the rest is there.
 func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s := &Service{cfg: cfg, log: deps.Log, places: newPlaces(cfg.Connections, cfg.PerAddress)}
@@ -107,7 +111,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.seed = session.NewSeed(s.hub, cfg.Seed, admit)
 	s.node = rand.Text()[:12]
 	s.engine = engineio.New(engineio.Config{
-		PingInterval: cfg.Seed.PingInterval, PingTimeout: cfg.Seed.PingTimeout, MaxPayload: cfg.Session.FrameBytes,
+		PingInterval: cfg.Seed.PingInterval, PingTimeout: cfg.Seed.PingTimeout, MaxPayload: cfg.Session.FrameBytes, MaxBody: maxPollBody,
 		Budget: budget, Origin: edge.OriginAllowed, Node: s.node, Forward: s.forward,
 	}, s.seed.Accept)
 	registerEngine(deps.Registry, s.engine)

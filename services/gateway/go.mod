@@ -51,6 +51,7 @@ require (
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
+	parley/client v0.0.0
 	parley/services/presence v0.0.0
 )
 
@@ -60,3 +61,5 @@ replace (
 )
 
 replace parley/services/presence => ../presence
+
+replace parley/client => ../../client

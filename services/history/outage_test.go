@@ -273,7 +273,7 @@ func TestRefusesAnOldStreamAndHeals(t *testing.T) {
 		defer cancel()
 		remake := func(first uint64) {
 			cfg := c.stream().Config
-			cfg.FirstSeq = first
+			cfg.FirstSeq, cfg.MaxMsgs = first, -1
 			if err := c.js.DeleteStream(ctx, cfg.Name); err != nil {
 				t.Fatal(err)
 			}
@@ -295,14 +295,33 @@ func TestRefusesAnOldStreamAndHeals(t *testing.T) {
 			}
 		}
 		refused("ends at seq 5")
-		// The same, and gone on beyond the position.
-		c.burst("avi", "lisa", "more", 30)
+		// What it took now would be lost by the repair, and its seqs were given before: it takes nothing.
+		testx.Eventually(t, "the stream takes no messages", 20*time.Second, func() bool {
+			_, err := c.js.Publish(ctx, subject.RoomPrefix+"0.avi.lisa", []byte(`{"v":1,"sender":"avi","id":"lost","content":"x"}`))
+			return err != nil
+		})
+		r.stop()
+		// The same, and gone on beyond the position while history was away.
+		remake(1)
+		c.burst("avi", "lisa", "more", 35)
+		r = launch(t, c.nc.ConnectedUrl(), sqlURL)
 		refused("another in the stream")
 		remake(50)
 		refused("begins at seq 50")
 		remake(21)
 		r.ready()
 		c.send("avi", "lisa", "new", "healed")
+		c.settle()
+		// A stream that was shut and turns out to be the right one is opened again.
+		r.stop()
+		cfg := c.stream().Config
+		cfg.MaxMsgs = 1
+		if _, err := c.js.UpdateStream(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		r = launch(t, c.nc.ConnectedUrl(), sqlURL)
+		r.ready()
+		testx.Eventually(t, "the stream is open", 20*time.Second, func() bool { return c.stream().Config.MaxMsgs <= 0 })
 		c.settle()
 		if ms := c.room("avi", "lisa"); len(ms) != 21 || ms[20].Seq != 21 {
 			t.Errorf("%v", seqs(ms))

@@ -61,6 +61,12 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Pid is its process id.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Ended is closed when it has ended.
+func (p *Process) Ended() <-chan struct{} { return p.done }
+
 // Signal sends a signal.
 func (p *Process) Signal(t testing.TB, sig os.Signal) {
 	t.Helper()

@@ -41,15 +41,22 @@ func (v *View) Client(base string) *client.Client {
 // as a whole scenario has, and is a scenario of its own (Login).
 func (v *View) User(base string) *User {
 	v.t.Helper()
-	u := &User{Name: fmt.Sprintf("%s-%d", base, v.names.Add(1)), v: v}
-	if err := v.register(u.Name); err != nil {
-		v.t.Fatalf("register %s: %v", u.Name, err)
-	}
+	u := &User{Name: v.Register(base), v: v}
 	if v.Seed == nil {
 		return v.Login(u.Name)
 	}
 	u.Tokens = client.Tokens{AccessToken: u.Mint(time.Now().Add(time.Hour)), ExpiresIn: 3600, Username: u.Name}
 	return u
+}
+
+// Register registers a user whose name begins with base, and gives the name.
+func (v *View) Register(base string) string {
+	v.t.Helper()
+	name := fmt.Sprintf("%s-%d", base, v.names.Add(1))
+	if err := v.register(name); err != nil {
+		v.t.Fatalf("register %s: %v", name, err)
+	}
+	return name
 }
 
 func (v *View) register(name string) error {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -31,8 +30,6 @@ const (
 
 // enough is for what has no bound of its own.
 const enough = harness.Within
-
-func long() bool { return os.Getenv("PARLEY_LONG") == "1" }
 
 // at is the URL of gateway i, counted round.
 func at(v *harness.View, i int) string { return v.Gateways[i%len(v.Gateways)].URL }
@@ -94,9 +91,6 @@ func (p *picture) shows(want map[string]bool) bool {
 	p.follow()
 	return p.snapshots > 0 && !p.unknown && maps.Equal(p.online, want)
 }
-
-// forget counts changes anew.
-func (p *picture) forget() { p.follow(); clear(p.changes) }
 
 // sees waits until the picture has exactly these users.
 func (p *picture) sees(within time.Duration, want ...string) {

@@ -31,7 +31,7 @@ func Echo(ctx context.Context, s *client.Session, bots []string, log *slog.Logge
 		// A message may come again after a restart, to be answered once all the same.
 		_, err := conn.SendMessage(ctx, client.Outgoing{Room: m.Room, Content: m.Content, ID: answerID(m.Room, m.ID), Retry: true})
 		if err == nil {
-			err = conn.Read(m.Room, m.Seq)
+			err = conn.Read(ctx, m.Room, m.Seq)
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Warn("the echo bot did not answer", "error", err)

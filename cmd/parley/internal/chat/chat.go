@@ -107,7 +107,7 @@ func (c *chat) run(ctx context.Context, in io.Reader) error {
 	go func() {
 		defer close(printed)
 		for ev := range c.conn.Events() {
-			c.show(ev)
+			c.show(ctx, ev)
 		}
 	}()
 	defer func() {
@@ -208,7 +208,7 @@ func (c *chat) with(ctx context.Context, name string) error {
 		}
 		c.screen.enter(ct.Room, ct.Username, last.Messages)
 		if n := len(last.Messages); n > 0 {
-			_ = c.conn.Read(ct.Room, last.Messages[n-1].Seq) // the next message read says it as well
+			_ = c.conn.Read(ctx, ct.Room, last.Messages[n-1].Seq) // the next message read says it as well
 		}
 		return nil
 	}
@@ -238,11 +238,11 @@ func (c *chat) who(ctx context.Context) {
 	}
 }
 
-func (c *chat) show(ev client.Event) {
+func (c *chat) show(ctx context.Context, ev client.Event) {
 	switch ev := ev.(type) {
 	case client.Message:
 		if c.screen.message(ev.Message) && ev.Sender != c.me.Username() {
-			_ = c.conn.Read(ev.Room, ev.Seq) // the next message read says it as well
+			_ = c.conn.Read(ctx, ev.Room, ev.Seq) // the next message read says it as well
 		}
 	case client.Presence:
 		c.screen.presence(ev.Presence)

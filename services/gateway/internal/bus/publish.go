@@ -26,6 +26,8 @@ var (
 	ErrUnknown = wire.E(wire.Unavailable, "it is not known whether the message was stored; send it again with the same id and retry:true")
 	// ErrFull: the stream takes nothing more until history has caught up.
 	ErrFull = &wire.Error{Code: wire.Unavailable, Message: "messages cannot be stored now; try again later", RetryAfterMS: 5000}
+	// errBack: the stream is an older one than before, and would give seqs a second time.
+	errBack = wire.E(wire.Unavailable, "messages cannot be stored now; try again later")
 	// ErrConflict: the sender used the id for something else.
 	ErrConflict = wire.E(wire.IDConflict, "this id belongs to another message of yours")
 )
@@ -48,6 +50,7 @@ type Publication struct {
 	Sender  string
 	ID      string
 	Content string
+	After   int64 // the stream was known to reach this seq before: a new message gets a higher one
 
 	// Done is called once, with the message as stored or with an error, and never under a lock. It is not called after Copied.
 	Done func(m *wire.Message, err error)
@@ -202,6 +205,15 @@ func (p *Publisher) ack(msg *nats.Msg) {
 		m.Done(nil, ErrFull)
 		return
 	}
+	if !a.Duplicate && int64(a.Seq) <= m.After {
+		// An old copy of the stream was restored. History will refuse it; until then, what it stores must not count as accepted.
+		delete(p.open, key)
+		p.mu.Unlock()
+		p.failed.Inc()
+		p.bus.log.Error("the stream has gone back; nothing can be accepted", "partition", m.P, "seq", a.Seq, "known", m.After)
+		m.Done(nil, errBack)
+		return
+	}
 	m.acked, m.seq, m.dup = time.Now(), a.Seq, a.Duplicate
 	dup := a.Duplicate
 	if dup {
@@ -315,6 +327,16 @@ func (p *Publisher) fetch(m *Publication) {
 			m.Done(nil, ErrConflict)
 		}
 		return
+	}
+	// What an older stream stored a moment ago is a duplicate as well when it is sent again.
+	if m.dup && int64(m.seq) <= m.After {
+		if last, err := p.bus.LastSeq(ctx, m.P); err != nil || last < m.After {
+			if p.take(m) {
+				p.failed.Inc()
+				m.Done(nil, errBack)
+			}
+			return
+		}
 	}
 	if !m.dup {
 		p.byHand.Inc()

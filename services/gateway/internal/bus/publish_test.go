@@ -252,3 +252,31 @@ func TestConcurrentPublications(t *testing.T) {
 		t.Fatal("some are still in flight")
 	}
 }
+
+// A stream that was restored from an old copy gives seqs a second time: what it stores is not accepted.
+func TestStreamThatWentBackAcceptsNothing(t *testing.T) {
+	n := testx.NatsServer(t)
+	stream(t, n.Connect(), nil)
+	_, p := publisher(t, n.ClientURL())
+	ch := make(chan outcome, 2)
+	p.Publish(p.New(Publication{Room: avisLisa, Sender: "Lisa", ID: "1", Content: "hi", After: 5, Done: func(m *wire.Message, err error) { ch <- outcome{m, err} }}))
+	if o := get(t, ch); o.m != nil || o.err != errBack || p.InFlight() != 0 {
+		t.Fatalf("got %+v, %v", o.m, o.err)
+	}
+	// It is there now, but sending it again does not make it accepted.
+	again := func() outcome {
+		p.Publish(p.New(Publication{Room: avisLisa, Sender: "Lisa", ID: "1", Content: "hi", After: 5, Done: func(m *wire.Message, err error) { ch <- outcome{m, err} }}))
+		return get(t, ch)
+	}
+	if o := again(); o.err != errBack {
+		t.Fatalf("got %+v, %v", o.m, o.err)
+	}
+	// In a stream that reaches what was known, a message of before is known by its id.
+	for i := range 5 {
+		_, other := publish(p, "Avi", fmt.Sprint(i), "ho", avisLisa)
+		get(t, other)
+	}
+	if o := again(); o.err != nil || o.m.Seq != 1 {
+		t.Fatalf("got %+v, %v", o.m, o.err)
+	}
+}

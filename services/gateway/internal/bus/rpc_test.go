@@ -22,12 +22,14 @@ import (
 // requests has one call a subject. Each must reach its subject, and only it.
 func requests(r *RPC) map[string]func(context.Context) (any, error) {
 	return map[string]func(context.Context) (any, error){
-		api.AuthRegister: ask(r.AuthRegister, api.Credentials{Username: "Avi", Password: "p", Address: "1.1.1.1"}),
-		api.AuthLogin:    ask(r.AuthLogin, api.Credentials{Username: "Avi"}),
-		api.AuthRefresh:  ask(r.AuthRefresh, api.RefreshRequest{RefreshToken: "r"}),
-		api.AuthLogout:   say(r.AuthLogout, api.LogoutRequest{Username: "Avi", SID: "s"}),
-		api.AuthContacts: ask(r.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 3}),
-		api.AuthResolve:  ask(r.AuthResolve, api.ResolveRequest{Names: []string{"avi"}}),
+		api.AuthRegister:  ask(r.AuthRegister, api.Credentials{Username: "Avi", Password: "p", Address: "1.1.1.1"}),
+		api.AuthLogin:     ask(r.AuthLogin, api.Credentials{Username: "Avi"}),
+		api.AuthRefresh:   ask(r.AuthRefresh, api.RefreshRequest{RefreshToken: "r"}),
+		api.AuthLogout:    say(r.AuthLogout, api.LogoutRequest{Username: "Avi", SID: "s"}),
+		api.AuthCheck:     ask(r.AuthCheck, api.Credentials{Username: "Avi", Password: "p"}),
+		api.AuthEndLogins: ask(r.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"}),
+		api.AuthContacts:  ask(r.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 3}),
+		api.AuthResolve:   ask(r.AuthResolve, api.ResolveRequest{Names: []string{"avi"}}),
 		api.AuthRelations: ask(r.AuthRelations, api.RelationsRequest{
 			Username: "Avi",
 		}),

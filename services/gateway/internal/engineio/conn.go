@@ -37,6 +37,7 @@ type Conn struct {
 	ws      *wsconn.Conn // the transport; nil while it is long-polling
 	polling *polling     // nil once it is a WebSocket
 	closed  bool
+	early   *wire.Close // why it was closed before it had begun
 
 	due    int64  // Unix ns: of the next heartbeat
 	late   int64  // Unix ns: when the oldest ping without an answer is overdue, 0 for none
@@ -46,15 +47,17 @@ type Conn struct {
 
 // polling is what only a connection on that transport needs.
 type polling struct {
-	queue    [][]byte // encoded packets
-	bytes    int64
-	waiting  chan struct{} // a poll waits; closed to wake it
-	last     byte          // a packet for a poll that waited when the connection was closed
-	posting  bool
-	cookie   bool // the client has shown its cookie
-	probe    *wsconn.Conn
-	probed   bool  // the probe was answered
-	farewell int64 // Unix ns: closed by the client, a poll until then ends in an orderly way
+	queue     [][]byte // encoded packets
+	bytes     int64
+	polled    bool          // a poll is being answered
+	waiting   chan struct{} // it waits; closed to wake it
+	last      []byte        // a payload for it, because the connection was closed
+	posting   bool
+	cookie    bool // the client has shown its cookie
+	upgrading bool // there is, or is about to be, a WebSocket that may become the transport
+	probe     *wsconn.Conn
+	probed    bool  // the probe was answered
+	farewell  int64 // Unix ns: closed by the client, a poll until then ends in an orderly way
 }
 
 func newConn(s *Server, sid string) *Conn { return &Conn{srv: s, sid: sid} }
@@ -70,13 +73,13 @@ func (c *Conn) begin(h Handler, ws *wsconn.Conn) {
 		c.polling = &polling{}
 	}
 	c.due = time.Now().Add(c.srv.cfg.PingInterval).UnixNano()
-	closed := c.closed
+	early := c.early
 	c.mu.Unlock()
-	if closed { // while it was being accepted
+	if early != nil { // closed while it was being accepted
 		if ws != nil {
-			ws.Close(wire.CloseTryLater)
+			ws.Close(*early)
 		}
-		go h.Closed(wire.CloseTryLater)
+		go c.tell(h, *early)
 		return
 	}
 	c.srv.add(c)
@@ -91,8 +94,7 @@ func (c *Conn) Polling() bool {
 
 // Frame encodes a message to be sent by SendFrame to any number of connections.
 func Frame(text []byte) []byte {
-	b := make([]byte, 0, len(text)+1)
-	return wsconn.Text(append(append(b, typeMessage), text...))
+	return wsconn.Text([]byte{typeMessage}, text)
 }
 
 // SendFrame sends a message that Frame made.
@@ -173,7 +175,7 @@ func (c *Conn) Ping() uint32 {
 
 // ping needs mu.
 func (c *Conn) ping(now int64) uint32 {
-	if c.closed {
+	if c.closed || c.ws == nil && c.polling == nil {
 		return 0
 	}
 	c.pinged++
@@ -269,26 +271,29 @@ func (c *Conn) endLocked(why wire.Close, farewell bool) {
 	c.closed = true
 	h := c.handler
 	if h == nil {
-		return // not begun yet
+		c.early = &why
+		return
 	}
 	keep := false
 	if c.ws != nil {
 		c.ws.Close(why)
 	}
 	if q := c.polling; q != nil {
-		c.srv.cfg.Budget.Give(q.bytes)
-		q.queue, q.bytes = nil, 0
 		switch {
-		case q.waiting != nil:
-			q.last = typeClose
-			if farewell {
-				q.last = typeNoop
+		case q.polled && farewell:
+			q.last = []byte{typeNoop}
+		case q.polled:
+			if q.last = c.take(pollPackets - 1); q.last != nil {
+				q.last = append(q.last, separator)
 			}
-			q.wake()
+			q.last = append(q.last, typeClose)
 		case farewell:
 			q.farewell = time.Now().Add(farewellTime).UnixNano()
 			keep = true
 		}
+		q.wake()
+		c.srv.cfg.Budget.Give(q.bytes)
+		q.queue, q.bytes = nil, 0
 		if q.probe != nil {
 			q.probe.Close(why)
 		}
@@ -296,11 +301,14 @@ func (c *Conn) endLocked(why wire.Close, farewell bool) {
 	if !keep {
 		c.srv.remove(c)
 	}
-	go func() {
-		c.recv.Lock()
-		defer c.recv.Unlock()
-		h.Closed(why)
-	}()
+	go c.tell(h, why)
+}
+
+// tell calls Closed when nothing else of the handler runs any more.
+func (c *Conn) tell(h Handler, why wire.Close) {
+	c.recv.Lock()
+	defer c.recv.Unlock()
+	h.Closed(why)
 }
 
 // allowed reports whether a request with this cookie may use the session.
@@ -319,29 +327,43 @@ func (c *Conn) allowed(cookie string) bool {
 // poll answers a GET.
 func (c *Conn) poll(ctx context.Context) ([]byte, *failure) {
 	c.mu.Lock()
-	c.check(time.Now().UnixNano())
+	defer c.mu.Unlock()
+	if now := time.Now().UnixNano(); !c.srv.paused(now) {
+		c.check(now)
+	}
 	q := c.polling
 	switch {
 	case q == nil:
-		c.mu.Unlock()
 		return nil, failRequest // it is a WebSocket
 	case c.closed:
-		defer c.mu.Unlock()
 		if time.Now().UnixNano() < q.farewell {
 			q.farewell = 0
 			return []byte{typeNoop}, nil
 		}
 		return nil, failSession
-	case q.waiting != nil:
+	case q.polled:
 		c.endLocked(wire.CloseProtocol, false)
-		c.mu.Unlock()
 		return nil, failRequest
 	}
-	if b := c.take(); b != nil {
-		c.mu.Unlock()
-		return b, nil
-	}
-	for {
+	q.polled = true
+	defer func() { q.polled = false }()
+	for timeout := false; ; {
+		switch {
+		case q.last != nil:
+			return q.last, nil
+		case c.polling == nil:
+			return nil, failRequest
+		case c.closed:
+			return nil, failSession
+		case ctx.Err() != nil:
+			return nil, failRequest // nobody reads this, and nothing was taken
+		}
+		if b := c.take(pollPackets); b != nil {
+			return b, nil
+		}
+		if timeout {
+			return []byte{typeNoop}, nil
+		}
 		// Once a probe was answered, the client may be waiting for its poll to end before it completes the upgrade; but a poll that is
 		// still there when the upgrade is completed was not meant to be answered.
 		var patience <-chan time.Time
@@ -351,7 +373,6 @@ func (c *Conn) poll(ctx context.Context) ([]byte, *failure) {
 		wake := make(chan struct{})
 		q.waiting = wake
 		c.mu.Unlock()
-		timeout := false
 		select {
 		case <-wake:
 		case <-patience:
@@ -359,43 +380,18 @@ func (c *Conn) poll(ctx context.Context) ([]byte, *failure) {
 		case <-ctx.Done():
 		}
 		c.mu.Lock()
-		if q.waiting == wake {
-			q.waiting = nil
-		}
-		switch {
-		case q.last != 0:
-			last := q.last
-			q.last = 0
-			c.mu.Unlock()
-			return []byte{last}, nil
-		case c.polling == nil:
-			c.mu.Unlock()
-			return nil, failRequest
-		case c.closed:
-			c.mu.Unlock()
-			return nil, failSession
-		case ctx.Err() != nil:
-			c.mu.Unlock()
-			return nil, failRequest // nobody reads this, and nothing was taken
-		}
-		if b := c.take(); b != nil || timeout {
-			c.mu.Unlock()
-			if b == nil {
-				b = []byte{typeNoop}
-			}
-			return b, nil
-		}
+		q.waiting = nil
 	}
 }
 
-// take needs mu. It takes a payload out of the queue, nil when that is empty or belongs to the WebSocket now.
-func (c *Conn) take() []byte {
+// take needs mu. It takes a payload of at most so many packets out of the queue, nil when that is empty or belongs to the WebSocket now.
+func (c *Conn) take(packets int) []byte {
 	q := c.polling
 	if q == nil || len(q.queue) == 0 {
 		return nil
 	}
 	n, size := 0, 0
-	for n < len(q.queue) && n < pollPackets && (n == 0 || size+len(q.queue[n]) < pollBytes) {
+	for n < len(q.queue) && n < packets && (n == 0 || size+len(q.queue[n]) < pollBytes) {
 		size += len(q.queue[n]) + 1
 		n++
 	}

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"unicode/utf8"
 )
 
 // Packet types.
@@ -38,7 +39,8 @@ type packet struct {
 
 // decodePacket reads a packet that came as a text message of a WebSocket. data points into b.
 func decodePacket(b []byte) (packet, error) {
-	if len(b) == 0 || b[0] < typeOpen || b[0] > typeNoop {
+	// RFC 6455, section 8.1, asks for UTF-8, which gorilla leaves to us: a client that was sent anything else would close.
+	if len(b) == 0 || b[0] < typeOpen || b[0] > typeNoop || !utf8.Valid(b) {
 		return packet{}, errPacket
 	}
 	return packet{kind: b[0], data: b[1:]}, nil
@@ -66,6 +68,16 @@ func decodePayload(body []byte, f func(packet) bool) error {
 		}
 	}
 	return nil
+}
+
+// longestPacket is the size of the largest packet of a payload.
+func longestPacket(body []byte) (longest int) {
+	for rest, more := body, true; more; {
+		var one []byte
+		one, rest, more = bytes.Cut(rest, []byte{separator})
+		longest = max(longest, len(one))
+	}
+	return longest
 }
 
 func decodeOne(b []byte) (packet, error) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/pkg/wire"
@@ -20,7 +21,8 @@ import (
 type Config struct {
 	PingInterval time.Duration // between two heartbeats
 	PingTimeout  time.Duration // for the answer to one
-	MaxPayload   int           // bytes: largest WebSocket message, and largest body of a POST, that a client may send
+	MaxPayload   int           // bytes: largest packet that a client may send; it is told to make no larger bodies of a POST either
+	MaxBody      int           // bytes: largest body of a POST that is read, from clients that do not listen; at least MaxPayload
 	Budget       *wsconn.Budget
 	Origin       func(*http.Request) bool // whether the page that asks may; nil: any
 
@@ -52,6 +54,8 @@ type Server struct {
 	accept   Accept
 	upgrader *wsconn.Upgrader
 
+	round atomic.Int64 // Unix ns: when Run last looked at the connections
+
 	mu    sync.Mutex
 	conns map[string]*Conn
 }
@@ -69,7 +73,7 @@ func New(cfg Config, accept Accept) *Server {
 
 // Run sends heartbeats and ends who does not answer them, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	every := min(time.Second, max(10*time.Millisecond, min(s.cfg.PingInterval, s.cfg.PingTimeout)/10))
+	every := s.every()
 	t := time.NewTicker(every)
 	defer t.Stop()
 	last := time.Now()
@@ -86,12 +90,25 @@ func (s *Server) Run(ctx context.Context) error {
 			pause = 0 // as usual
 		}
 		last = now
+		s.round.Store(now.UnixNano())
 		list = s.list(list[:0])
 		for i, c := range list {
 			c.beat(now, pause)
 			list[i] = nil
 		}
 	}
+}
+
+// every is how often Run looks at the connections.
+func (s *Server) every() time.Duration {
+	return min(time.Second, max(10*time.Millisecond, min(s.cfg.PingInterval, s.cfg.PingTimeout)/10))
+}
+
+// paused reports whether Run has not looked for so long that nothing may have run here: then it is Run that judges who is late. Like a
+// heartbeat that we send late (Conn.check), half of a timeout counts as that.
+func (s *Server) paused(now int64) bool {
+	last := s.round.Load()
+	return last != 0 && now-last > int64(s.every()+s.cfg.PingTimeout/2)
 }
 
 func (s *Server) list(out []*Conn) []*Conn {
@@ -213,6 +230,10 @@ func (s *Server) open(sid string, upgrades ...string) []byte {
 // cookies must go on showing this one, so the id alone is of no use to others.
 const CookieName = "parley_sio"
 
+// maxSID bounds the ids that other nodes are asked about, which whoever comes may make up: ours have at most 64 bytes, and a subject of NATS
+// that is too long ends the whole node's connection there.
+const maxSID = 100
+
 // newSID makes a session id: 18 random bytes, which nobody guesses, behind the name of the node.
 func (s *Server) newSID() string {
 	if s.cfg.Node == "" {
@@ -313,13 +334,13 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 	}
 	node, _, ok := strings.Cut(sid, ".")
 	foreign := ok && node != s.cfg.Node && s.cfg.Forward != nil
-	if !foreign && s.get(sid) == nil {
+	if foreign && (node == "" || len(sid) > maxSID) || !foreign && s.get(sid) == nil {
 		fail(w, failSession)
 		return
 	}
 	if req.Post {
 		var err error
-		if req.Body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxPayload))); err != nil {
+		if req.Body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, int64(max(s.cfg.MaxPayload, s.cfg.MaxBody)))); err != nil {
 			// Part of a payload is lost, so the session cannot go on.
 			req.Body = nil
 			s.forget(r.Context(), node, foreign, req)
@@ -329,6 +350,11 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 			} else {
 				fail(w, failRequest)
 			}
+			return
+		}
+		if longestPacket(req.Body) > s.cfg.MaxPayload {
+			s.forget(r.Context(), node, foreign, req)
+			fail(w, failTooLarge)
 			return
 		}
 	}
@@ -342,6 +368,8 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 	case errors.Is(err, ErrNoNode):
 		fail(w, failSession)
 	case err != nil:
+		// It may have been done, and its answer is lost: what a poll took is missing.
+		s.forget(context.WithoutCancel(r.Context()), node, foreign, req)
 		fail(w, failAway)
 	case r.Context().Err() != nil && !req.Post && resp.Status == http.StatusOK:
 		// What the answer carries was taken out of the session and will not arrive: a pong to a later ping would say that it has.

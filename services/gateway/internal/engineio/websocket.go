@@ -42,19 +42,29 @@ type upgrading struct {
 
 // upgrade answers the opening of a WebSocket for a connection that polls.
 func (c *Conn) upgrade(w http.ResponseWriter, r *http.Request) {
-	ws := c.srv.upgrader.Upgrade(w, r)
-	if ws == nil {
-		return
-	}
-	u := &upgrading{c: c, ws: ws}
+	// The place is taken before the client knows of its WebSocket: else a second one could overtake it.
 	c.mu.Lock()
-	if c.closed || c.polling == nil || c.polling.probe != nil {
-		ws.Close(wire.CloseProtocol) // one session has one WebSocket
-	} else {
-		c.polling.probe = ws
+	q := c.polling
+	free := !c.closed && q != nil && !q.upgrading
+	if free {
+		q.upgrading = true
 	}
 	c.mu.Unlock()
-	ws.Start(u)
+	ws := c.srv.upgrader.Upgrade(w, r)
+	c.mu.Lock()
+	switch {
+	case ws == nil && free:
+		q.upgrading = false
+	case ws == nil:
+	case c.closed || !free:
+		ws.Close(wire.CloseProtocol) // one session has one WebSocket
+	default:
+		q.probe = ws
+	}
+	c.mu.Unlock()
+	if ws != nil {
+		ws.Start(&upgrading{c: c, ws: ws})
+	}
 }
 
 // Frame implements wsconn.Handler.
@@ -133,6 +143,6 @@ func (u *upgrading) Closed(why wire.Close) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.polling != nil && c.polling.probe == u.ws {
-		c.polling.probe, c.polling.probed = nil, false
+		c.polling.probe, c.polling.probed, c.polling.upgrading = nil, false, false
 	}
 }

@@ -124,9 +124,42 @@ func TestAsyncAPIHasTheEvents(t *testing.T) {
 			}
 		})
 	}
-	if all := len(d.object(t, "#/components/messages")); all != used || all != len(d.object(t, "#/channels/socket/messages")) {
-		t.Errorf("%d messages in components, %d in the channel, %d in operations", all, len(d.object(t, "#/channels/socket/messages")), used)
+	if n := len(d.object(t, "#/channels/socket/messages")); n != used {
+		t.Errorf("%d messages in the channel, %d in its operations", n, used)
 	}
+}
+
+// TestAsyncAPIHasTheSeedsEvents covers what the document says of itself; TestSeedDocument of package session holds it against the code.
+func TestAsyncAPIHasTheSeedsEvents(t *testing.T) {
+	d := load(t, apidocs.AsyncAPI)
+	used := 0
+	for _, op := range []string{"fromSocketIOClient", "toSocketIOClient"} {
+		for event, ref := range events(t, d, op) {
+			used++
+			m := d.object(t, ref)
+			if _, acked := m["x-ack"]; acked != (op == "fromSocketIOClient") {
+				t.Errorf("%s: x-ack is %v", event, m["x-ack"])
+			}
+			examples, _ := m["examples"].([]any)
+			if len(examples) == 0 {
+				t.Errorf("%s has no example", event)
+			}
+			for _, e := range examples {
+				d.checkValue(t, ref+"/payload", e.(map[string]any)["payload"])
+			}
+		}
+	}
+	here, there, all := len(d.object(t, "#/channels/socketio/messages")), len(d.object(t, "#/channels/socket/messages")), len(d.object(t, "#/components/messages"))
+	if here != used || here+there != all {
+		t.Errorf("%d messages in components, %d and %d in the channels, %d in operations of the second", all, there, here, used)
+	}
+	d.matches(t, "#/components/schemas/SeedMessage", reflect.TypeFor[wire.Message]())
+	if got, want := d.object(t, "#/channels/socketio")["address"], SocketIORoute; got != want {
+		t.Errorf("address %v, want %s", got, want)
+	}
+	d.refuses(t, "#/components/schemas/SeedAck", `{}`)
+	d.refuses(t, "#/components/schemas/SeedSent", `{"result":"success"}`)
+	d.refuses(t, "#/components/schemas/SeedMessage", `{"sender":"Avi"}`)
 }
 
 func checkEvent(t *testing.T, d *document, ref, event string, p payload, extra []string) {
@@ -187,10 +220,13 @@ func TestAsyncAPIHasTheFields(t *testing.T) {
 	d := load(t, apidocs.AsyncAPI)
 	d.matches(t, "#/components/schemas/Limits", reflect.TypeFor[wire.Limits]())
 	d.matches(t, "#/components/schemas/Offline", reflect.TypeFor[wire.Offline]())
-	// Every object is one of these two or the data of an event, which TestAsyncAPIHasTheEvents compares.
+	// Every object is one of these two, or the data or ack of an event, which other tests compare.
 	seen := map[string]bool{"#/components/schemas/Limits": true, "#/components/schemas/Offline": true}
 	for name := range d.object(t, "#/components/messages") {
-		seen[d.follow("#/components/messages/"+name+"/payload/properties/data")] = true
+		at := "#/components/messages/" + name
+		for _, part := range []string{"/payload", "/payload/properties/data", "/x-ack"} {
+			seen[d.follow(at+part)] = true
+		}
 	}
 	for name := range d.object(t, "#/components/schemas") {
 		if ref := "#/components/schemas/" + name; d.object(t, ref)["type"] == "object" && !seen[ref] {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,8 @@ import (
 	"parley/pkg/testx"
 	"parley/pkg/token"
 	"parley/pkg/wire"
+	"parley/services/gateway/internal/engineio"
+	"parley/services/gateway/internal/wsconn"
 )
 
 // world is every dependency at once. A field that is set replaces a default answer.
@@ -34,9 +37,13 @@ type world struct {
 	page     api.PageResponse
 	convs    api.ConversationsPage
 	contacts api.ContactsPage
+	pageAt   map[string]api.ContactsPage // by After, in place of contacts
 	state    string
 	now      time.Time
 	slowSeen bool // LastSeen answers when its context ends
+	socketIO http.Handler
+	held     func(sid string) bool
+	served   []string // "user: online", of Deps.Served
 
 	credentials []api.Credentials
 	refreshes   []api.RefreshRequest
@@ -89,6 +96,9 @@ func (w *world) AuthLogout(_ context.Context, r api.LogoutRequest) error {
 
 func (w *world) AuthContacts(_ context.Context, r api.ContactsRequest) (api.ContactsPage, error) {
 	w.contactReqs = append(w.contactReqs, r)
+	if w.pageAt != nil {
+		return w.pageAt[r.After], w.fail["contacts"]
+	}
 	return w.contacts, w.fail["contacts"]
 }
 
@@ -142,6 +152,7 @@ func (w *world) OnlineUsers(most int) (users []string, known bool) {
 	return users, !w.unknown
 }
 func (w *world) AuthCheck(_ context.Context, c api.Credentials) (api.CheckResponse, error) {
+	w.credentials = append(w.credentials, c)
 	return api.CheckResponse{Username: c.Username, Admin: c.Username == "Admin"}, w.fail["check"]
 }
 func (w *world) AuthEndLogins(_ context.Context, r api.EndLoginsRequest) (api.EndLoginsResponse, error) {
@@ -181,7 +192,9 @@ func (w *world) deps(reg *prometheus.Registry) Deps {
 		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.WriteHeader(http.StatusSwitchingProtocols)
 		}),
-		Log: testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
+		SocketIO: w.socketIO, Held: w.held,
+		Served: func(user string, online []string) { w.served = append(w.served, user+": "+strings.Join(online, " ")) },
+		Log:    testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
 	}
 }
 
@@ -248,3 +261,40 @@ func ask(h http.Handler, method, target, tok, body string, headers ...string) re
 	h.ServeHTTP(rec, r)
 	return reply{rec.Result(), rec.Body.Bytes()}
 }
+
+// engineError is the body of what Engine.IO refuses.
+type engineError struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+// engine is a server of the protocol in front of nobody. Its other node is away; away is what a new connection is refused with.
+func (w *world) engine(away error) *sink {
+	s := &sink{closed: make(chan struct{}, 1)}
+	e := engineio.New(engineio.Config{
+		PingInterval: 25 * time.Second, PingTimeout: 20 * time.Second, MaxPayload: 256, Budget: &wsconn.Budget{PerConn: 1 << 20, Total: 1 << 20},
+		Origin: func(r *http.Request) bool { return !strings.Contains(r.Header.Get("Origin"), "evil") }, Node: "here",
+		Forward: func(_ context.Context, node string, _ engineio.Request) (engineio.Response, error) {
+			if node == "gone" {
+				return engineio.Response{}, engineio.ErrNoNode
+			}
+			return engineio.Response{}, errors.New("no answer")
+		},
+	}, func(c *engineio.Conn, _ *http.Request) (engineio.Handler, error) {
+		s.conn = c
+		return s, away
+	})
+	w.socketIO, w.held = e, e.Holds
+	return s
+}
+
+// sink takes what an engineio.Conn brings.
+type sink struct {
+	conn   *engineio.Conn
+	closed chan struct{}
+}
+
+func (s *sink) Text([]byte)       {}
+func (s *sink) Binary([]byte)     {}
+func (s *sink) Pong(uint32)       {}
+func (s *sink) Closed(wire.Close) { s.closed <- struct{}{} }

@@ -13,6 +13,7 @@ import (
 
 	"parley/pkg/token"
 	"parley/pkg/wire"
+	"parley/services/gateway/web"
 )
 
 const (
@@ -33,6 +34,7 @@ type handler struct {
 	limiter *limiter
 	metrics *metrics
 	mux     *http.ServeMux
+	web     *web.Site
 }
 
 // route is one line of the table in routes. A private one needs a token with the native scope.
@@ -59,7 +61,7 @@ func (h *handler) routes() []route {
 		{"GET /readyz", h.readyz, nil},
 		{"GET /openapi.yaml", h.openapi, nil},
 		{"GET /asyncapi.yaml", h.asyncapi, nil},
-		{"GET /{$}", h.index, nil},
+		{"GET /{$}", h.page, nil},
 		{"POST /log_in", h.seedLogin, nil},
 		{"GET /get_contacts_list/{username}", h.seedContacts, nil},
 		{"POST /admin/get_info", h.seedInfo, nil},
@@ -80,10 +82,14 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if h.Now == nil {
 		h.Now = time.Now
 	}
+	if h.web, err = web.New(); err != nil {
+		return nil, err
+	}
 	if h.limiter, err = newLimiter(cfg.Rate, cfg.Burst, maxAddresses); err != nil {
 		return nil, fmt.Errorf("limit requests: %w", err)
 	}
-	routes := h.routes()
+	// The files of the page are not of the protocol, and so not of its documents.
+	routes := append(h.routes(), route{"GET " + web.Prefix, h.page, nil})
 	if h.metrics, err = newMetrics(deps.Registry, routes); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}

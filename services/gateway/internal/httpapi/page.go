@@ -1,27 +1,18 @@
 package httpapi
 
 import (
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
 	"net/http"
-	"strings"
 
 	"parley/pkg/wire"
 	"parley/services/gateway/apidocs"
 )
 
-//go:embed index.html
-var indexPage []byte
-
-func (h *handler) index(w http.ResponseWriter, _ *http.Request) error {
-	// The page's only style is the one that it carries; nothing else may load or run.
-	_, rest, _ := strings.Cut(string(indexPage), "<style>")
-	style, _, _ := strings.Cut(rest, "</style>")
-	sum := sha256.Sum256([]byte(style))
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+
-		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	return static(w, "text/html; charset=utf-8", indexPage)
+// page is the web client: the page and its files.
+func (h *handler) page(w http.ResponseWriter, r *http.Request) error {
+	if !h.web.Serve(w, r) {
+		return wire.E(wire.NotFound, "there is nothing at this path")
+	}
+	return nil
 }
 
 func (h *handler) openapi(w http.ResponseWriter, _ *http.Request) error {

@@ -216,8 +216,13 @@ func (h *handler) socketIO(w http.ResponseWriter, r *http.Request) {
 		h.SocketIO.ServeHTTP(w, r) // w as it is: the WebSocket takes the connection over
 		return
 	}
+	// A poll waits with nothing to read, and net/http takes a read deadline that passes meanwhile for a client that has gone.
+	reading := pollTimeout
+	if r.Method != http.MethodGet {
+		reading = readTimeout
+	}
 	ctl := http.NewResponseController(w)
-	_ = ctl.SetReadDeadline(time.Now().Add(readTimeout))
+	_ = ctl.SetReadDeadline(time.Now().Add(reading))
 	_ = ctl.SetWriteDeadline(time.Now().Add(pollTimeout))
 	sw := &statusWriter{ResponseWriter: w}
 	h.SocketIO.ServeHTTP(sw, r)

@@ -41,6 +41,7 @@ type world struct {
 	applied   [partitions]int64
 	announced [partitions]int64
 	down      bool
+	deaf      bool          // history answers no catch-ups
 	delay     time.Duration // of catch-up answers
 	page      int           // messages an answer holds
 	confirmed map[string]int64
@@ -169,7 +170,7 @@ func (w *world) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.C
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.down {
+	if w.down || w.deaf {
 		return resp, api.ErrUnavailable
 	}
 	resp.Applied = w.applied[:]

@@ -130,9 +130,10 @@ type seedConn struct {
 	s  *Session
 
 	// Under the session's lock.
-	told  map[string]struct{} // who was announced as online to this client
-	probe uint32              // the last one that was not answered; 0 for none
-	ping  uint32              // that carries it
+	told   map[string]struct{} // who was announced as online to this client
+	unsure bool                // told was not compared with a whole picture yet
+	probe  uint32              // the last one that was not answered; 0 for none
+	ping   uint32              // that carries it
 }
 
 // answer is what an ack says.
@@ -160,7 +161,8 @@ func (c *seedConn) setSession(s *Session) {
 // Connect implements socketio.Handler.
 func (c *seedConn) Connect(namespace string, _ json.RawMessage) error {
 	if namespace != socketio.Root {
-		return errors.New("Invalid namespace") //nolint:staticcheck // the reference implementation's text
+		//lint:ignore ST1005 the reference implementation's text
+		return errors.New("Invalid namespace")
 	}
 	return nil
 }
@@ -203,6 +205,7 @@ func (c *seedConn) signOut(deliberate bool) {
 	if c.delay != nil {
 		c.delay.Stop()
 	}
+	told := c.begun
 	c.delay, c.pending, c.begun, c.proof = nil, nil, false, [sha256.Size]byte{}
 	c.alive.Store(0)
 	s := c.session()
@@ -210,6 +213,9 @@ func (c *seedConn) signOut(deliberate bool) {
 		return
 	}
 	s.gone(deliberate)
+	if told {
+		c.emit(evUserOffline, userEvent{s.user})
+	}
 	s.mu.Lock()
 	c.told, c.probe = nil, 0
 	s.mu.Unlock()
@@ -228,7 +234,7 @@ func (c *seedConn) Event(e socketio.Event) {
 	case len(e.Attachments) > 0:
 		c.mistake(e.Ack, "binary data has no place here")
 		return
-	case len(e.Args) == 0 || json.Unmarshal(e.Args[0], &in) != nil:
+	case len(e.Args) == 0 || in.read(e.Args[0]) != nil:
 		c.mistake(e.Ack, "Invalid request")
 		return
 	}
@@ -238,7 +244,7 @@ func (c *seedConn) Event(e socketio.Event) {
 	case wire.EvSend:
 		c.message(&in, e.Ack)
 	case wire.EvAlive:
-		if s := c.session(); s != nil && in.Client != nil && room.Fold(*in.Client) == room.Fold(s.user) && c.alive.Load() != 0 {
+		if s := c.session(); s != nil && in.Client != nil && sameUser(*in.Client, s.user) && c.alive.Load() != 0 {
 			c.alive.Store(time.Now().Unix())
 		}
 		c.reply(e.Ack, answer{Result: "success"})
@@ -249,17 +255,9 @@ func (c *seedConn) Event(e socketio.Event) {
 	}
 }
 
-// seedEvent has the fields of all events of clients; nil: not given.
-type seedEvent struct {
-	Room         *string `json:"room"`
-	Client       *string `json:"client"`
-	JWT          *string `json:"jwt"`
-	Sender       *string `json:"sender"`
-	Content      *string `json:"content"`
-	Conversation *string `json:"conversation_room"`
-	// Beyond the seed: a client that numbers its messages may send them again.
-	ID    string `json:"id"`
-	Retry bool   `json:"retry"`
+// sameUser reports whether a client means a user by a name.
+func sameUser(name, user string) bool {
+	return name == user || room.Fold(name) == room.Fold(user)
 }
 
 type field struct {
@@ -315,7 +313,7 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 	if s != nil && proof == c.proof {
 		// Found good before. Whether it still is, is asked every time.
 		cl := s.currentClaims()
-		if room.Fold(user) != room.Fold(s.user) || h.Verifier.Revoked(cl.Username, cl.SID, cl.Issued) || time.Now().After(cl.Expires) {
+		if !sameUser(user, s.user) || h.Verifier.Revoked(cl.Username, cl.SID, cl.Issued) || time.Now().After(cl.Expires) {
 			return nil, errToken
 		}
 		return s, nil
@@ -327,7 +325,7 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 		}
 		return nil, errToken
 	}
-	if !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || room.Fold(user) != room.Fold(cl.Username) {
+	if !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || !sameUser(user, cl.Username) {
 		return nil, errToken
 	}
 	switch {
@@ -372,10 +370,13 @@ func (c *seedConn) enter(s *Session, r room.Room) error {
 		c.alive.Store(time.Now().Unix())
 	}
 	if c.begun {
+		if s.has(r) {
+			return nil // as before nearly every message
+		}
 		if err := s.joinSent(r); err != nil {
 			return err
 		}
-		c.watch(s, []room.Room{r})
+		c.watch(s)
 		return nil
 	}
 	for _, have := range c.pending {
@@ -400,27 +401,53 @@ func (c *seedConn) begin() {
 		return // signed out since
 	}
 	c.begun, c.pending = true, nil
-	if online := c.seed.served.take(s.user); len(online) > 0 {
-		s.mu.Lock()
-		c.told = make(map[string]struct{}, len(online))
-		for _, u := range online {
-			if u != s.user {
-				c.told[u] = struct{}{}
-			}
-		}
-		s.mu.Unlock()
+	// What the list said must be compared with everybody whom it was about: where nobody is watched at first, with the second snapshot.
+	narrow := watchesNobody(s)
+	online := c.seed.served.take(s.user)
+	if !narrow {
+		c.tell(s, online)
 	}
+	// The seed announces a user to everybody, himself included, before it delivers what waits. The presence of others leaves him out.
+	c.emit(evUserOnline, userEvent{s.user})
 	if err := s.join(joinJob{rooms: rooms}); err != nil {
 		// NATS is away: nothing was announced. The client joins again when it connects again.
 		c.Close(wire.CloseTryLater)
 		return
 	}
-	c.watch(s, rooms)
+	if narrow {
+		c.tell(s, online)
+	}
+	c.watch(s)
 }
 
-// watch widens presence to the peers of rooms, where a session does not get it from everybody or from its whole roster anyway.
-func (c *seedConn) watch(s *Session, rooms []room.Room) {
-	peers := s.peersOf(rooms)
+// tell notes whom the client knows to be online, from the contacts list that it was served.
+func (c *seedConn) tell(s *Session, online []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range online {
+		if u != s.user {
+			c.note(u)
+		}
+	}
+}
+
+// note needs the session's lock.
+func (c *seedConn) note(user string) {
+	if c.told == nil {
+		c.told = map[string]struct{}{}
+	}
+	c.told[user] = struct{}{}
+}
+
+// watchesNobody reports whether a session gets presence neither of everybody nor of a roster.
+func watchesNobody(s *Session) bool {
+	sc := s.scope(s.ctx, nil, nil)
+	return sc.names != nil && len(sc.names) == 0
+}
+
+// watch widens presence to the peers of all rooms that were joined, where a session watches nobody by itself.
+func (c *seedConn) watch(s *Session) {
+	peers := s.peers()
 	if len(peers) > MaxSeedContacts {
 		peers = peers[:MaxSeedContacts]
 	}
@@ -553,7 +580,11 @@ type userEvent struct {
 
 // presence makes single events of a batch. To one client, each user's alternate.
 func (c *seedConn) presence(p *wire.Presence) {
-	if p.Snapshot {
+	if p.Unknown && p.Snapshot {
+		// Who is missing from it may be online. Once that can be known, only changes come: another picture is asked for then.
+		c.unsure = true
+	} else if p.Snapshot {
+		c.unsure = false
 		now := make(map[string]struct{}, len(p.Online))
 		for _, u := range p.Online {
 			now[u] = struct{}{}
@@ -570,6 +601,14 @@ func (c *seedConn) presence(p *wire.Presence) {
 	for _, o := range p.Offline {
 		c.announce(o.Username, false)
 	}
+	if s := c.session(); c.unsure && !p.Unknown && s != nil {
+		c.unsure = false
+		c.later(func() {
+			if c.session() == s {
+				s.lookAgain()
+			}
+		})
+	}
 }
 
 func (c *seedConn) announce(user string, online bool) {
@@ -578,10 +617,7 @@ func (c *seedConn) announce(user string, online bool) {
 	case was == online:
 		return
 	case online:
-		if c.told == nil {
-			c.told = map[string]struct{}{}
-		}
-		c.told[user] = struct{}{}
+		c.note(user)
 		c.emit(evUserOnline, userEvent{user})
 	default:
 		delete(c.told, user)
@@ -590,10 +626,11 @@ func (c *seedConn) announce(user string, online bool) {
 }
 
 // receives needs mu. It reports whether a message that the session sent is shown to it like any other of the room. While a catch-up runs it may
-// come before older ones, as message_accepted may on the native wire; what was sent before the room was joined is read by the catch-up.
+// come before older ones, as message_accepted may on the native wire, and the catch-up leaves it out, also when the join of its room is yet to be
+// worked off; what was sent before any join is read by the catch-up.
 func (s *Session) receives(m *wire.Message) bool {
 	r, err := room.Parse(m.Room)
-	return err == nil && s.joined(r)
+	return err == nil && (s.joined(r) || s.joinPending(r)) // a catch-up that still waits passes it over, too (accepted)
 }
 
 // encode is a message as these clients get it; what they do not know of it does no harm.

@@ -94,12 +94,16 @@ func (s *Session) SendMessage(m wire.Send, re string) error {
 	return nil
 }
 
+// has reports whether a room is joined or about to be.
+func (s *Session) has(r room.Room) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joined(r) || s.joinPending(r)
+}
+
 // joinSent joins a room that a message was sent to, if need be.
 func (s *Session) joinSent(r room.Room) error {
-	s.mu.Lock()
-	joined := s.joined(r) || s.joinPending(r)
-	s.mu.Unlock()
-	if joined {
+	if s.has(r) {
 		return nil
 	}
 	return s.join(joinJob{rooms: []room.Room{r}})
@@ -110,6 +114,7 @@ func (s *Session) start(o *outgoing) {
 	if o == nil {
 		return
 	}
+	o.pub.After = s.hub.Router.PositionAt(o.pub.P)
 	if !o.retry {
 		s.hub.Publisher.Publish(o.pub)
 		return

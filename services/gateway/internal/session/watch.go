@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"parley/pkg/api"
-	"parley/pkg/room"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/directory"
 )
@@ -90,6 +89,12 @@ func (s *Session) watchPeers(names []string) {
 func (s *Session) look() {
 	number, asked, peers := s.watch.asks(nil)
 	s.apply(number, s.scope(s.ctx, asked, peers), false)
+}
+
+// lookAgain is look for a wire that needs the whole picture again.
+func (s *Session) lookAgain() {
+	number, asked, peers := s.watch.asks(nil)
+	s.apply(number, s.scope(s.ctx, asked, peers), true)
 }
 
 // show gives the session that joins its picture.
@@ -251,16 +256,18 @@ func (w *watching) begun() bool {
 	return w.set || w.next > 0
 }
 
-// peersOf are the other users of the rooms that a session has joined, and of some that it is about to.
-func (s *Session) peersOf(rooms []room.Room) []string {
+// peers are the other users of the rooms that a session has joined, or is about to.
+func (s *Session) peers() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	peers := make([]string, 0, len(s.rooms)+len(rooms))
+	peers := make([]string, 0, len(s.rooms))
 	for r := range s.rooms {
 		peers = append(peers, r.Peer(s.user))
 	}
-	for _, r := range rooms {
-		peers = append(peers, r.Peer(s.user))
+	for _, j := range s.jobs { // not in rooms before their catch-up begins
+		for _, r := range j.rooms {
+			peers = append(peers, r.Peer(s.user))
+		}
 	}
 	slices.Sort(peers)
 	return slices.Compact(peers)

@@ -81,7 +81,6 @@ type Conn struct {
 
 type partial struct {
 	packet
-	text  []byte
 	got   [][]byte
 	bytes int
 }
@@ -129,13 +128,13 @@ func (c *Conn) Text(b []byte) {
 		c.engine.Close(wire.CloseProtocol)
 		return
 	}
+	if (p.kind == typeBinaryEvent || p.kind == typeBinaryAck) && !placeholders(p.data, p.attachments) {
+		c.engine.Close(wire.CloseProtocol)
+		return
+	}
 	if p.attachments > 0 {
 		w := &partial{packet: p}
 		w.data = bytes.Clone(p.data) // b is the caller's
-		if !placeholders(w.data, p.attachments) {
-			c.engine.Close(wire.CloseProtocol)
-			return
-		}
 		c.partial = w
 		return
 	}

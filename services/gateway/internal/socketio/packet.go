@@ -5,6 +5,7 @@
 package socketio
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -128,15 +129,68 @@ var reserved = map[string]bool{
 	"connect": true, "connect_error": true, "disconnect": true, "disconnecting": true, "newListener": true, "removeListener": true,
 }
 
-// event takes the data of an event apart.
+// event takes the data of an event apart, which decode found to be JSON. args point into data.
 func event(data json.RawMessage) (name string, args []json.RawMessage, err error) {
-	if json.Unmarshal(data, &args) != nil || len(args) == 0 {
+	args = elements(data)
+	if len(args) == 0 || len(args[0]) < 2 || args[0][0] != '"' {
 		return "", nil, errPacket
 	}
-	if json.Unmarshal(args[0], &name) != nil || len(args[0]) == 0 || args[0][0] != '"' || reserved[name] {
+	if plain := args[0][1 : len(args[0])-1]; bytes.IndexByte(plain, '\\') < 0 {
+		name = string(plain)
+	} else if json.Unmarshal(args[0], &name) != nil {
+		return "", nil, errPacket
+	}
+	if reserved[name] {
 		return "", nil, errPacket
 	}
 	return name, args[1:], nil
+}
+
+// elements are those of an array, nil when it is none. To look for commas is enough for JSON that is known to be good.
+func elements(data []byte) (out []json.RawMessage) {
+	if len(data) == 0 || data[0] != '[' {
+		return nil
+	}
+	out = make([]json.RawMessage, 0, 2)
+	depth, from := 0, 1
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '"':
+			i = closing(data, i)
+		case '[', '{':
+			depth++
+		case ',':
+			if depth == 1 {
+				out = append(out, bytes.TrimSpace(data[from:i]))
+				from = i + 1
+			}
+		case ']', '}':
+			if depth--; depth > 0 {
+				continue
+			}
+			if last := bytes.TrimSpace(data[from:i]); len(last) > 0 {
+				out = append(out, last)
+			}
+			return out
+		}
+	}
+	return nil
+}
+
+// closing is where the string that begins at b[at] ends; len(b) when it does not.
+func closing(b []byte, at int) int {
+	for at++; at < len(b); at++ {
+		quote := bytes.IndexByte(b[at:], '"')
+		if quote < 0 {
+			break
+		}
+		escape := bytes.IndexByte(b[at:at+quote], '\\')
+		if escape < 0 {
+			return at + quote
+		}
+		at += escape + 1
+	}
+	return len(b)
 }
 
 // header appends everything before the data.

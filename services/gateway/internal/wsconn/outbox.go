@@ -174,8 +174,8 @@ const (
 	opPong   = 0xA
 )
 
-// Text makes one complete, unmasked text frame. The result may be shared by any number of connections.
-func Text(payload []byte) []byte { return frame(opText, payload) }
+// Text makes one complete, unmasked text frame of the parts of a text. The result may be shared by any number of connections.
+func Text(parts ...[]byte) []byte { return frame(opText, parts...) }
 
 // Payload is the text in a frame that Text made.
 func Payload(frame []byte) []byte {
@@ -188,8 +188,11 @@ func Payload(frame []byte) []byte {
 	return frame[2:]
 }
 
-func frame(op byte, payload []byte) []byte {
-	n := len(payload)
+func frame(op byte, parts ...[]byte) []byte {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
 	b := make([]byte, 0, n+10)
 	b = append(b, 0x80|op)
 	switch {
@@ -200,7 +203,10 @@ func frame(op byte, payload []byte) []byte {
 	default:
 		b = append(b, 127, 0, 0, 0, 0, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	}
-	return append(b, payload...)
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	return b
 }
 
 func closeFrame(c wire.Close) []byte {

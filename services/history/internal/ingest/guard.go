@@ -30,6 +30,9 @@ func (s *session) begin(ctx context.Context) error {
 	if err := s.compare(ctx); err != nil {
 		return err
 	}
+	if err := s.reopen(ctx); err != nil {
+		return err
+	}
 	next := s.state
 	next.Epoch = s.info.Created.UnixMilli()
 	if first := int64(s.info.State.FirstSeq); s.state.Seq == 0 && first > 1 {
@@ -49,6 +52,42 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	s.state = next
+	return nil
+}
+
+// shut makes a stream that was refused take no more messages: they would get seqs that were given before, and the repair would lose them though
+// they had been accepted. Its limit is what it has, so that nothing is thrown away whatever turns out to be the matter.
+func (in *Ingest) shut(ctx context.Context, p int) error {
+	ctx, cancel := context.WithTimeout(ctx, jsTime)
+	defer cancel()
+	stream, err := in.deps.JetStream.Stream(ctx, subject.Stream(p))
+	if err != nil {
+		return fmt.Errorf("look at a stream: %w", err)
+	}
+	cfg := stream.CachedInfo().Config
+	if cfg.MaxMsgs > 0 {
+		return nil
+	}
+	cfg.MaxMsgs = max(1, int64(stream.CachedInfo().State.Msgs))
+	if _, err := in.deps.JetStream.UpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("shut stream %s: %w", cfg.Name, err)
+	}
+	return nil
+}
+
+// reopen ends shut, for a stream that is found good.
+func (s *session) reopen(ctx context.Context) error {
+	cfg := s.info.Config
+	if cfg.MaxMsgs <= 0 {
+		return nil
+	}
+	cfg.MaxMsgs = -1
+	ctx, cancel := context.WithTimeout(ctx, jsTime)
+	defer cancel()
+	if _, err := s.in.deps.JetStream.UpdateStream(ctx, cfg); err != nil {
+		return fmt.Errorf("open stream %s again: %w", cfg.Name, err)
+	}
+	s.log.Warn("the stream takes messages again")
 	return nil
 }
 

@@ -140,7 +140,10 @@ func (in *Ingest) partition(ctx context.Context, p int) {
 		case errors.Is(err, ErrRefused):
 			refused.Set(1)
 			in.setTrouble(p, err)
-			log.Error("refusing to read a stream", "error", err)
+			log.Error("refusing to read a stream, which takes no messages until it is repaired", "error", err)
+			if err := in.shut(ctx, p); err != nil {
+				log.Error("a refused stream still takes messages", "error", err)
+			}
 			wait = refusedFor
 		default:
 			in.setTrouble(p, err)

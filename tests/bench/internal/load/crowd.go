@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"parley/tests/bench/internal/target"
-	"parley/tests/bench/internal/ws"
 )
 
 // Crowd is clients that listen, answer pings, and come back when their connection breaks.
@@ -26,15 +25,17 @@ type Crowd struct {
 	door    atomic.Int64 // where they come back
 	failed  atomic.Int64
 	failure atomic.Pointer[error] // the last one
+	lost    atomic.Pointer[error] // why the first connection ended
 
 	back chan time.Time // when a client had come back; room for one return of each
 }
 
 type member struct {
-	user, resume string
-	local        net.IP
-	conn         atomic.Pointer[ws.Conn]
-	got          atomic.Int64 // messages
+	user, peer string
+	resume     string
+	local      net.IP
+	conn       atomic.Pointer[target.Conn]
+	got        atomic.Int64 // messages
 }
 
 // backoff is that of the client SDK: random up to a limit that doubles with each try (full jitter).
@@ -64,17 +65,17 @@ func Gather(ctx context.Context, t target.Target, door, first, n int) (*Crowd, e
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(connecting)
 	for i := range c.clients {
-		m := &member{user: target.User(first + i), local: local(first + i)}
+		m := &member{user: target.User(first + i), peer: target.User((first + i) ^ 1), local: local(first + i)}
 		c.clients[i] = m
 		g.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, openTime)
 			defer cancel()
-			conn, resume, err := t.Open(ctx, door, target.Client{User: m.user, Peer: m.user, Local: m.local})
+			conn, resume, err := t.Open(ctx, door, target.Client{User: m.user, Peer: m.peer, Local: m.local})
 			if err != nil {
 				return err
 			}
 			m.resume = resume
-			m.conn.Store(conn)
+			m.conn.Store(&conn)
 			return nil
 		})
 	}
@@ -97,7 +98,7 @@ func (c *Crowd) Close() {
 			continue
 		}
 		if conn := m.conn.Load(); conn != nil {
-			conn.Close()
+			(*conn).Close()
 		}
 	}
 	c.wg.Wait()
@@ -108,10 +109,11 @@ func (c *Crowd) live(m *member) {
 	defer c.wg.Done()
 	buf := make([]byte, 512)
 	for {
-		conn := m.conn.Load()
+		conn := *m.conn.Load()
 		for {
 			b, err := conn.Read(buf)
 			if err != nil {
+				c.lost.CompareAndSwap(nil, &err)
 				break
 			}
 			c.count(m, b)
@@ -120,7 +122,10 @@ func (c *Crowd) live(m *member) {
 		if !c.reconnect(m) {
 			return
 		}
-		c.back <- time.Now()
+		select {
+		case c.back <- time.Now():
+		default: // more often than anybody asked
+		}
 	}
 }
 
@@ -139,7 +144,7 @@ func (c *Crowd) reconnect(m *member) bool {
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, openTime)
 		conn, resume, err := c.t.Open(ctx, int(c.door.Load()), target.Client{
-			User: m.user, Peer: m.user, Local: m.local, Resume: m.resume, Got: func(b []byte) { c.count(m, b) },
+			User: m.user, Peer: m.peer, Local: m.local, Resume: m.resume, Got: func(b []byte) { c.count(m, b) },
 		})
 		cancel()
 		if err != nil {
@@ -148,11 +153,19 @@ func (c *Crowd) reconnect(m *member) bool {
 			continue
 		}
 		m.resume = resume
-		m.conn.Store(conn)
+		m.conn.Store(&conn)
 		if c.ctx.Err() != nil { // Close may have been here before
 			conn.Close()
 			return false
 		}
 		return true
 	}
+}
+
+// Lost is why a connection ended, nil while all are as they were opened.
+func (c *Crowd) Lost() error {
+	if err := c.lost.Load(); err != nil {
+		return *err
+	}
+	return nil
 }

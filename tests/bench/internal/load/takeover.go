@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"parley/tests/bench/internal/target"
-	"parley/tests/bench/internal/ws"
 )
 
 // Return is how a crowd came back.
@@ -24,7 +23,7 @@ type Return struct {
 
 // writers are clients that write one message each to members of a crowd.
 type writers struct {
-	conns    []*ws.Conn
+	conns    []target.Conn
 	frames   [][]byte
 	accepted atomic.Int64
 	again    atomic.Int64

@@ -28,13 +28,18 @@ func (e *Env) profile(t target.Target) func() {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			file := strings.NewReplacer(" ", "-", ",", "").Replace(t.Name()) + "." + name + ".pprof"
-			if err := fetch(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, int(profileFor.Seconds())), filepath.Join(e.Prof, file)); err != nil {
+			path := filepath.Join(e.Prof, fileName(t)+"."+name+".pprof")
+			if err := fetch(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, int(profileFor.Seconds())), path); err != nil {
 				e.Log("no profile of %s: %v", name, err)
 			}
 		}()
 	}
 	return wg.Wait
+}
+
+// fileName is a target's name as part of a file's.
+func fileName(t target.Target) string {
+	return strings.NewReplacer(" ", "-", ",", "").Replace(t.Name())
 }
 
 // heap takes what the process behind the first door keeps in memory, and its runtime's own figures.
@@ -48,7 +53,7 @@ func (e *Env) heap(t target.Target) {
 			continue
 		}
 		for _, what := range []string{"debug/pprof/heap", "metrics"} {
-			if err := fetch("http://"+addr+"/"+what, filepath.Join(e.Prof, name+"."+filepath.Base(what))); err != nil {
+			if err := fetch("http://"+addr+"/"+what, filepath.Join(e.Prof, fileName(t)+"."+name+"."+filepath.Base(what))); err != nil {
 				e.Log("no %s of %s: %v", what, name, err)
 			}
 		}

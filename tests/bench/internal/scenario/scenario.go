@@ -29,6 +29,7 @@ var All = []Scenario{
 	{"latency", "send → received at a steady rate", false, latency},
 	{"takeover", "a gateway is killed", false, takeover},
 	{"login", "a login storm beside chat", false, login},
+	{"socketio", "clients of the seed system beside native ones", false, socketio},
 	{"durable", "three nodes, every write synced to disk", true, durable},
 	{"partitions", "1, 4 and 16 partitions", true, partitions},
 	{"held", "connections held", true, held},
@@ -112,7 +113,7 @@ const (
 	accounts = 25_000
 )
 
-// chats opens the same pairs on several targets.
+// chats opens pairs on several targets: accounts of their own for each, because several targets may be one system.
 func chats(ctx context.Context, targets ...target.Target) ([]*load.Chat, func(), error) {
 	var out []*load.Chat
 	closeAll := func() {
@@ -120,8 +121,8 @@ func chats(ctx context.Context, targets ...target.Target) ([]*load.Chat, func(),
 			c.Close()
 		}
 	}
-	for _, t := range targets {
-		c, err := load.Open(ctx, t, 0, pairs)
+	for i, t := range targets {
+		c, err := load.Open(ctx, t, 2*pairs*i, pairs)
 		if err != nil {
 			closeAll()
 			return nil, nil, err

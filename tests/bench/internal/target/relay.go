@@ -56,7 +56,7 @@ func (r *relay) Front(d int) *proc.Process    { return r.doors[d].p }
 func (r *relay) Settle(context.Context) error { return nil }
 func (r *relay) Stop()                        { r.group.Stop() }
 
-func (r *relay) Open(ctx context.Context, d int, c Client) (*ws.Conn, string, error) {
+func (r *relay) Open(ctx context.Context, d int, c Client) (Conn, string, error) {
 	conn, err := ws.Dial(ctx, r.doors[d].addr, c.Local, "/?user="+c.User+"&peer="+c.Peer, nil)
 	if err != nil {
 		return nil, "", err

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"parley/tests/bench/internal/proc"
-	"parley/tests/bench/internal/ws"
 )
 
 // Kind of a frame that a client got.
@@ -18,7 +17,7 @@ type Kind int
 // Kinds.
 const (
 	Other     Kind = iota
-	Delivered      // a message for this client
+	Delivered      // a message for this client, or, as the receipt of some systems, one from it
 	Accepted       // the answer to a message of this client
 	Refused        // an error frame
 )
@@ -26,11 +25,19 @@ const (
 // Client is who opens a connection.
 type Client struct {
 	User   string
-	Peer   string // to whom it will write; a system may not need it
+	Peer   string // to whom it will write
 	Resume string // where it left off, "" for a new client
 	Local  net.IP // source address, so that one server address can take more than 28,000 connections
 	// Got, when not nil, gets the frames that arrive before the client is ready.
 	Got func(frame []byte)
+}
+
+// Conn is one client's connection. One goroutine reads; any may write.
+type Conn interface {
+	// Read returns the next frame, in buf when it fits. What the protocol asks of an idle client is done on the way.
+	Read(buf []byte) ([]byte, error)
+	Write(frame []byte) error
+	Close()
 }
 
 // Target is a running system. Its clients are u0, u1, … u(Users-1).
@@ -39,7 +46,7 @@ type Target interface {
 	// Doors is the number of processes that accept clients.
 	Doors() int
 	// Open returns when the client is authenticated and everything sent to it from now on reaches it. resume is good for a later Open.
-	Open(ctx context.Context, door int, c Client) (conn *ws.Conn, resume string, err error)
+	Open(ctx context.Context, door int, c Client) (conn Conn, resume string, err error)
 	// AppendSend appends the frame with which from sends to to. n makes the message unique.
 	AppendSend(b []byte, from, to string, n int64, content string) []byte
 	// Kind reads a frame.

@@ -50,12 +50,16 @@ func (m messages) Pong(uint32) {}
 // Closed implements engineio.Handler.
 func (m messages) Closed(wire.Close) {}
 
+// SocketIO is their configuration of Socket.IO.
+func SocketIO() socketio.Config {
+	return socketio.Config{ConnectTimeout: ConnectTimeout, Attachments: 10, AttachmentBytes: MaxPayload}
+}
+
 // NewSocketIO has two namespaces, tells clients the payload that they came with, and sends back what it gets.
-func NewSocketIO(cfg engineio.Config) *engineio.Server {
-	scfg := &socketio.Config{ConnectTimeout: ConnectTimeout, Attachments: 10, AttachmentBytes: MaxPayload}
+func NewSocketIO(cfg engineio.Config, scfg socketio.Config) *engineio.Server {
 	return engineio.New(cfg, func(c *engineio.Conn, _ *http.Request) (engineio.Handler, error) {
 		e := &events{}
-		e.c = socketio.New(scfg, c, e)
+		e.c = socketio.New(&scfg, c, e)
 		return e.c, nil
 	})
 }
@@ -65,7 +69,8 @@ type events struct{ c *socketio.Conn }
 // Connect implements socketio.Handler.
 func (e *events) Connect(namespace string, _ json.RawMessage) error {
 	if namespace != socketio.Root && namespace != "/custom" {
-		return errors.New("Invalid namespace") //nolint:staticcheck // the reference implementation's text
+		//lint:ignore ST1005 the reference implementation's text
+		return errors.New("Invalid namespace")
 	}
 	return nil
 }
@@ -76,8 +81,11 @@ func (e *events) Connected(namespace string, auth json.RawMessage) {
 		auth = json.RawMessage("{}")
 	}
 	// The suite listens for one message at a time and misses a second one that comes in the same TCP segment, as ours do.
-	_ = e.c.Engine().Wait(context.Background()) // ends with the connection
-	time.Sleep(5 * time.Millisecond)
+	// A payload has room for both: there, the packet that this runs for could not even be answered before a poll comes.
+	if !e.c.Engine().Polling() {
+		_ = e.c.Engine().Wait(context.Background()) // ends with the connection
+		time.Sleep(5 * time.Millisecond)
+	}
 	e.c.Emit(namespace, list([]json.RawMessage{[]byte(`"auth"`), auth}))
 }
 

@@ -18,7 +18,7 @@ func main() {
 	for _, s := range []struct {
 		name   string
 		server *engineio.Server
-	}{{"engine.io", echo.NewEngine(echo.Engine())}, {"socket.io", echo.NewSocketIO(echo.Engine())}} {
+	}{{"engine.io", echo.NewEngine(echo.Engine())}, {"socket.io", echo.NewSocketIO(echo.Engine(), echo.SocketIO())}} {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -1,0 +1,602 @@
+// @ts-check
+import { Ledger } from "./ledger.js";
+import { CloseError, NotConnectedError, OutcomeUnknownError, ServerError, isCode, isRefusedToken, shouldReconnect } from "./errors.js";
+import { Deferred, newId, orAbort, sleep, within } from "./util.js";
+
+/**
+ * @typedef {import("./api.js").Message} Message
+ * @typedef {import("./api.js").Session} Session
+ * @typedef {{id: string, room: string, seq: number, sentAt: string}} Accepted
+ *
+ * @typedef {object} ConnectOptions
+ * @property {string[]} [rooms] all of the user's when absent, also those that come to be later
+ * @property {string} [device] a name that lets the server remember what this device has; at most 64 characters
+ * @property {string} [resume] where an earlier process stopped
+ * @property {number} [minBackoff] ms, default 500
+ * @property {number} [maxBackoff] ms, default 15,000: the wait before a reconnect is random between 0 and a limit that doubles from the one to the other
+ * @property {AbortSignal} [signal] closes the connection
+ * @property {typeof globalThis.WebSocket} [WebSocket] default: the platform's, or a small one of this package where there is none (Node 20)
+ *
+ * The events of a connection.
+ * @typedef {object} Events
+ * @property {Message} message sent by the other user of its room, or by another session of one's own; each comes once. `late`: younger ones came before it
+ * @property {Accepted} accepted a message of this connection was stored; also the answer of `send`
+ * @property {{online: string[], offline: {username: string, last_seen?: string}[], snapshot?: boolean, unknown?: boolean}} presence after a snapshot everybody that it does not name is offline
+ * @property {{room: string, username: string}} typing holds for 5 s
+ * @property {{room: string, username: string, seq: number}} read it may be oneself on another device
+ * @property {{room: string, username: string, seq: number}} delivered
+ * @property {{room: string, username: string, removed: boolean}} contact somebody became a contact, or is none any more
+ * @property {{resume: string}} caughtUp everything missed has come
+ * @property {{again: boolean}} connected joined; what was missed comes next
+ * @property {{error: unknown, wait: number}} disconnected a new connection is tried after `wait` ms
+ * @property {{error: ServerError}} refused an error about something that has no other answer
+ * @property {{error: unknown}} closed for good
+ */
+
+// Limits, and what happens at each.
+const MAX_PENDING = 1024; // sends without an outcome: an error
+const MAX_HELD = 256; // messages of a room held back while its gap is filled: the repair is cut short
+const MAX_REPAIRS = 8; // gaps filled at a time: one more is left to the server, which sends the missing message late
+
+const WELCOME_TIMEOUT = 10_000;
+const ANSWER_TIMEOUT = 10_000; // of the server to connection_alive
+const REPAIR_TIMEOUT = 5_000;
+const BYE_TIMEOUT = 2_000;
+
+// Ids of frames that are not messages; "#" is in no message id.
+const ID_JOIN = "#join";
+const ID_ALIVE = "#alive";
+const ID_REFRESH = "#refresh";
+
+/** One socket, from its opening to its end. */
+class Link {
+  heard = Date.now();
+  planned = false; // closed by this side, to connect anew at once
+  joined = false;
+  token = "";
+  /** @type {Deferred<unknown>} resolves with why the socket ended */
+  down = new Deferred();
+  ended = new AbortController(); // stops the timers of this socket
+
+  /** @param {WebSocket} ws */
+  constructor(ws) {
+    this.ws = ws;
+    ws.onclose = (e) => this.fail(new CloseError(e.code, e.reason));
+  }
+
+  /**
+   * Ends it, without a good-bye: the user stays online for a moment.
+   * @param {unknown} error
+   */
+  fail(error) {
+    this.ws.onclose = this.ws.onmessage = this.ws.onopen = null;
+    this.ws.onerror = () => {}; // late news of a socket that is done
+    this.ws.close();
+    this.ended.abort();
+    this.down.resolve(error);
+  }
+
+  /**
+   * @param {string} event
+   * @param {unknown} [data]
+   * @param {string} [id]
+   */
+  write(event, data, id) {
+    if (this.ws.readyState === 1) this.ws.send(JSON.stringify({ event, data, id }));
+  }
+}
+
+/** A connection that stays up until `close`, or until the server says something that waiting cannot mend. */
+export class Connection {
+  /** @type {Map<string, Set<(data: any) => void>>} */
+  #handlers = new Map();
+  #ledger = new Ledger();
+  /** @type {Map<string, Deferred<Accepted | ServerError | null>>} null: the socket is gone */
+  #pending = new Map();
+  /** @type {Link | null} the one that has joined */
+  #link = null;
+  /** @type {Deferred<Link>} */
+  #up = new Deferred();
+  /** @type {string[] | null} */
+  #watch = null;
+  #stop = new AbortController();
+  #wake = new AbortController(); // ends the wait before the next try
+  #repairs = 0;
+  #again = false;
+  #closing = false;
+  #opened = /** @type {Deferred<void>} */ (new Deferred());
+  #done = /** @type {Deferred<unknown>} */ (new Deferred());
+
+  /**
+   * @param {Session} session
+   * @param {ConnectOptions} [options]
+   */
+  constructor(session, options = {}) {
+    this.session = session;
+    this.options = options;
+    this.minBackoff = options.minBackoff ?? 500;
+    this.maxBackoff = Math.max(options.maxBackoff ?? 15_000, this.minBackoff);
+    /** The last resume token, "" before the first caughtUp. */
+    this.resume = options.resume ?? "";
+    /** @type {import("./api.js").Tokens & object | null} what the server allows: limits of the last welcome */
+    this.welcome = null;
+    /** Resolves when joined for the first time, rejects when the connection ends before. */
+    this.opened = this.#opened.promise;
+    /** Resolves with the reason when the connection has ended for good. */
+    this.closed = this.#done.promise;
+    options.signal?.addEventListener("abort", () => void this.close(), { once: true });
+    const forget = session.onRenewed((t) => {
+      const l = this.#link;
+      if (l && l.token !== t.access_token) l.write("refresh_token", { token: (l.token = t.access_token) }, ID_REFRESH);
+    });
+    void this.#run().catch((e) => e).then((error) => {
+      forget();
+      this.#stop.abort(error);
+      this.#link?.fail(error);
+      this.#up.reject(error);
+      this.#opened.reject(error);
+      this.#done.resolve(error);
+      this.#emit("closed", { error });
+    });
+  }
+
+  /** Whether it is joined at the moment. */
+  get connected() {
+    return this.#link !== null;
+  }
+
+  /**
+   * Calls f for every event of a type, until the result is called or signal aborts.
+   * @template {keyof Events} K
+   * @param {K} type
+   * @param {(data: Events[K]) => void} f
+   * @param {{signal?: AbortSignal}} [o]
+   */
+  on(type, f, o) {
+    const set = this.#handlers.get(type) ?? new Set();
+    this.#handlers.set(type, set.add(f));
+    const off = () => void set.delete(f);
+    o?.signal?.addEventListener("abort", off, { once: true });
+    return off;
+  }
+
+  /**
+   * The next event of a type for which `test` holds.
+   * @template {keyof Events} K
+   * @param {K} type
+   * @param {{signal?: AbortSignal, test?: (data: Events[K]) => boolean}} [o]
+   * @returns {Promise<Events[K]>}
+   */
+  next(type, o = {}) {
+    /** @type {Deferred<Events[K]>} */
+    const d = new Deferred();
+    const off = this.on(type, (data) => {
+      if (!o.test || o.test(data)) d.resolve(data);
+    });
+    const ended = type === "closed" ? d.promise : Promise.race([d.promise, this.closed.then((e) => Promise.reject(e))]);
+    return orAbort(ended, o.signal).finally(off);
+  }
+
+  /**
+   * @template {keyof Events} K
+   * @param {K} type
+   * @param {Events[K]} data
+   */
+  #emit(type, data) {
+    for (const f of [...(this.#handlers.get(type) ?? [])]) {
+      try {
+        f(data);
+      } catch (e) {
+        queueMicrotask(() => { throw e; }); // the caller's mistake is the caller's; the connection goes on
+      }
+    }
+  }
+
+  /**
+   * Stores a text in a room and resolves when that is done. It goes on through broken connections and outages until signal aborts;
+   * then it rejects with OutcomeUnknownError if the message had gone out. Calls that wait for each other keep their order.
+   * `retry`: this id was sent before, perhaps by another process, and its outcome is not known.
+   * @param {string} room
+   * @param {string} content
+   * @param {{id?: string, retry?: boolean, signal?: AbortSignal}} [o]
+   * @returns {Promise<Accepted>}
+   */
+  async send(room, content, { id = newId(), retry = false, signal } = {}) {
+    if (!/^[A-Za-z0-9_.:-]{1,64}$/.test(id)) throw new ServerError("invalid_argument", "a message id is 1 to 64 of A-Z a-z 0-9 _ . : -");
+    if (!room || !content) throw new ServerError("invalid_argument", "a message has a room and text");
+    if (this.#pending.has(id)) throw new ServerError("invalid_argument", "a message with this id is being sent already");
+    if (this.#pending.size >= MAX_PENDING) throw new ServerError("rate_limited", "too many messages wait for an outcome");
+    this.#pending.set(id, new Deferred()); // the id is taken, also while there is no connection
+    try {
+      for (let wait = 100; ; ) {
+        const link = this.#link ?? (await orAbort(this.#up.promise, signal));
+        /** @type {Deferred<Accepted | ServerError | null>} */
+        const outcome = new Deferred();
+        this.#pending.set(id, outcome);
+        link.write("client_sends_message", { conversation_room: room, content, id, retry: retry || undefined }, id);
+        const again = retry;
+        retry = true; // from here on it may have reached the server
+        const got = await orAbort(outcome.promise, signal);
+        if (got === null) continue;
+        if (!(got instanceof ServerError)) return got;
+        // A refusal by rate says nothing about an earlier attempt.
+        if (got.code !== "unavailable" && !(got.code === "rate_limited" && again)) {
+          retry = false;
+          throw got;
+        }
+        await sleep(Math.max(Math.random() * wait, got.retryAfter), signal);
+        wait = Math.min(2 * wait, 5000);
+      }
+    } catch (e) {
+      throw retry ? new OutcomeUnknownError(id, e) : e;
+    } finally {
+      this.#pending.delete(id);
+    }
+  }
+
+  /**
+   * Tells the other user of a room that one types. Raises NotConnectedError, as read and watch do.
+   * @param {string} room
+   */
+  typing(room) {
+    this.#say("typing", { conversation_room: room });
+  }
+
+  /**
+   * Marks a room as read up to seq, on all devices.
+   * @param {string} room
+   * @param {number} seq
+   */
+  read(room, seq) {
+    this.#say("message_read", { conversation_room: room, seq });
+  }
+
+  /**
+   * Narrows presence to these users, also after a reconnect.
+   * @param {string[]} usernames
+   */
+  watch(usernames) {
+    this.#watch = [...usernames];
+    this.#say("watch_presence", { usernames });
+  }
+
+  /**
+   * @param {string} event
+   * @param {unknown} data
+   */
+  #say(event, data) {
+    if (!this.#link) throw new NotConnectedError();
+    this.#link.write(event, data);
+  }
+
+  /** Tries again now instead of after the backoff, and looks whether a connection that seems to be up is. For when the network came back. */
+  hurry() {
+    this.#wake.abort();
+    if (this.#link) this.#ask(this.#link);
+  }
+
+  /** Leaves: the user is offline at once if this was the last session. */
+  async close() {
+    const l = this.#link;
+    if (!this.#closing && l) {
+      this.#closing = true;
+      l.write("client_disconnection");
+      await orAbort(l.down.promise, AbortSignal.timeout(BYE_TIMEOUT)).catch(() => {});
+    }
+    this.#closing = true;
+    this.#stop.abort(new NotConnectedError("the connection was closed by this side"));
+    await this.closed;
+  }
+
+  /** Makes one socket after the other; returns or throws why there are no more. */
+  async #run() {
+    for (let attempt = 0; ; attempt++) {
+      /** @type {unknown} */
+      let error;
+      /** @type {Link | null} */
+      let link = null;
+      const began = Date.now();
+      try {
+        link = await this.#connect();
+        error = await orAbort(link.down.promise, this.#stop.signal);
+      } catch (e) {
+        error = e;
+      } finally {
+        if (link) this.#detach(link, error);
+      }
+      if (this.#closing || this.#stop.signal.aborted) return this.#stop.signal.reason ?? error;
+      if (link && Date.now() - began > this.maxBackoff) attempt = 0; // it was a good one
+      const wait = this.#plan(error, attempt, link);
+      if (wait === null) return error;
+      this.#wake = new AbortController();
+      if (link) this.#emit("disconnected", { error, wait });
+      await sleep(wait, AbortSignal.any([this.#wake.signal, this.#stop.signal])).catch(() => {});
+      if (this.#stop.signal.aborted) return this.#stop.signal.reason;
+    }
+  }
+
+  /**
+   * How long to wait after error; null: do not come back. link broke, null after a try that failed.
+   * @param {unknown} error
+   * @param {number} attempt
+   * @param {Link | null} link
+   */
+  #plan(error, attempt, link) {
+    if (link?.planned) return 0;
+    const ceiling = Math.min(this.maxBackoff, this.minBackoff * 2 ** Math.min(attempt, 16));
+    if (isRefusedToken(error)) return link && this.session.tokens.refresh_token ? Math.random() * ceiling : null; // connect renews it
+    if (error instanceof CloseError) {
+      if (!shouldReconnect(error.code)) return null;
+      // After too many frames or connections, coming back soon would end the same way.
+      return Math.random() * (error.code === 4003 || error.code === 4004 ? this.maxBackoff : ceiling);
+    }
+    if (error instanceof ServerError) {
+      if (!["unavailable", "internal", "rate_limited", "too_many_connections"].includes(error.code)) return null;
+      return Math.max(Math.random() * ceiling, error.retryAfter);
+    }
+    return Math.random() * ceiling;
+  }
+
+  /** A socket that has joined. A refused token is renewed once. */
+  async #connect() {
+    const used = this.session.tokens;
+    try {
+      return await this.#connectOnce();
+    } catch (e) {
+      if (!isRefusedToken(e) || !this.session.tokens.refresh_token) throw e;
+    }
+    await this.session._renew(used, { signal: this.#stop.signal });
+    return this.#connectOnce();
+  }
+
+  async #connectOnce() {
+    const signal = this.#stop.signal;
+    const token = await this.session.token({ signal });
+    const WS = this.options.WebSocket ?? globalThis.WebSocket ?? (await import("./node-websocket.js")).default;
+    signal.throwIfAborted();
+    const ws = new WS(this.session.api.base.replace(/^http/, "ws") + "/v1/ws", ["parley.v1", "bearer." + token]);
+    const link = new Link(ws);
+    link.token = token;
+    /** @type {Deferred<void>} */
+    const joined = new Deferred();
+    ws.onmessage = (e) => {
+      link.heard = Date.now();
+      /** @type {any} */
+      let f = null;
+      try {
+        f = JSON.parse(e.data);
+      } catch {
+        // of a younger server, or broken: ignored like an event that this page does not know
+      }
+      if (f && typeof f === "object") link.joined ? this.#frame(link, f) : this.#opening(link, f, joined);
+    };
+    try {
+      await orAbort(Promise.race([joined.promise, link.down.promise.then((e) => Promise.reject(e))]), within(WELCOME_TIMEOUT, signal));
+    } catch (e) {
+      link.fail(e);
+      throw e;
+    }
+    return link;
+  }
+
+  /**
+   * Frames before the answer to join: those of others wait for it.
+   * @param {Link & {early?: any[]}} link
+   * @param {any} f
+   * @param {Deferred<void>} joined
+   */
+  #opening(link, f, joined) {
+    link.early ??= [];
+    if (f.event === "error") {
+      const e = serverError(f);
+      if (f.re === ID_JOIN && e.code === "invalid_argument" && this.resume && this.#again) {
+        this.resume = ""; // its streams were made anew: what has been seen per room goes on
+        joined.reject(new Error("the resume token is not taken any more: " + e.message));
+      } else joined.reject(e);
+    } else if (f.event === "welcome") {
+      this.welcome = f.data;
+      this.session.tokens.username = f.data.username;
+      const data = { rooms: this.options.rooms ?? "*", device: this.options.device, resume: this.resume || undefined, since: this.resume ? undefined : this.#ledger.since() };
+      link.write("join", data, ID_JOIN);
+    } else if (f.event === "ack" && f.re === ID_JOIN) {
+      link.joined = true;
+      this.#attach(link);
+      joined.resolve();
+      for (const early of link.early) this.#frame(link, early);
+    } else if (link.early.push(f) > MAX_HELD) {
+      joined.reject(new Error("the server does not answer join"));
+    }
+  }
+
+  /** @param {Link} link */
+  #attach(link) {
+    this.#link = link;
+    this.#up.resolve(link);
+    if (this.#watch) link.write("watch_presence", { usernames: this.#watch });
+    this.#opened.resolve();
+    this.#emit("connected", { again: this.#again });
+    this.#again = true;
+    void this.#tend(link);
+  }
+
+  /**
+   * @param {Link} link
+   * @param {unknown} error
+   */
+  #detach(link, error) {
+    link.fail(error);
+    if (this.#link !== link) return;
+    this.#link = null;
+    this.#up = new Deferred();
+    for (const outcome of this.#pending.values()) outcome.resolve(null);
+  }
+
+  /**
+   * Keeps a socket honest and its token fresh. A page cannot see the server's pings, so silence is broken by a question.
+   * @param {Link} link
+   */
+  async #tend(link) {
+    const beat = Math.max(5, /** @type {any} */ (this.welcome)?.heartbeat_s || 25) * 1000;
+    while (this.#link === link) {
+      const renew = Math.max(1000, this.session.renewAt - Date.now());
+      await sleep(Math.min(beat, renew), link.ended.signal).catch(() => {});
+      if (this.#link !== link) return;
+      if (Date.now() >= this.session.renewAt) await this.session.token({ signal: this.#stop.signal }).catch(() => {}); // tried again in a second
+      this.#ask(link);
+    }
+  }
+
+  /** @param {Link} link */
+  #ask(link) {
+    const asked = Date.now();
+    link.write("connection_alive", undefined, ID_ALIVE);
+    sleep(ANSWER_TIMEOUT, link.ended.signal).then(() => {
+      if (link.heard < asked) link.fail(new Error("the server does not answer"));
+    }, () => {});
+  }
+
+  /**
+   * One frame of a joined socket. A frame of a kind that this does not know is from a younger server, and ignored.
+   * @param {Link} link
+   * @param {any} f
+   */
+  #frame(link, f) {
+    const d = f.data ?? {};
+    switch (f.event) {
+      case "message_accepted":
+        this.#accepted(d);
+        return this.#incoming({ ...d, sender: this.session.username, content: "" }, true);
+      case "received_message": {
+        // One's own message, back after a reconnect that ate its acceptance.
+        const own = d.sender === this.session.username && this.#accepted(d);
+        return this.#incoming(d, own);
+      }
+      case "error": {
+        const e = serverError(f);
+        const waiting = this.#pending.get(f.re);
+        if (waiting) waiting.resolve(e);
+        else if (f.re !== ID_ALIVE) this.#emit("refused", { error: e });
+        return;
+      }
+      case "ack":
+        if (f.re === ID_ALIVE && d.resume) this.resume = d.resume;
+        return;
+      case "caught_up":
+        this.resume = d.resume;
+        return this.#emit("caughtUp", d);
+      case "presence":
+        return this.#emit("presence", { ...d, online: d.online ?? [], offline: d.offline ?? [] });
+      case "typing":
+        return this.#emit("typing", { room: d.conversation_room, username: d.username });
+      case "message_read":
+        return this.#emit("read", { room: d.conversation_room, username: d.username, seq: d.seq });
+      case "message_delivered":
+        return this.#emit("delivered", { room: d.conversation_room, username: d.username, seq: d.seq });
+      case "contact_added":
+      case "contact_removed":
+        return this.#emit("contact", { ...d, removed: f.event === "contact_removed" });
+      case "going_away":
+        sleep(d.reconnect_in_ms ?? 0, link.ended.signal).then(() => {
+          link.planned = true;
+          link.fail(new CloseError(4001, "draining"));
+        }, () => {});
+    }
+  }
+
+  /**
+   * Gives the send of a message its outcome; false when there is none.
+   * @param {Message} m
+   */
+  #accepted(m) {
+    const acc = { id: m.id, room: m.conversation_room, seq: m.seq, sentAt: m.sent_at };
+    const waiting = this.#pending.get(m.id);
+    if (!waiting) return false;
+    waiting.resolve(acc);
+    this.#emit("accepted", acc);
+    return true;
+  }
+
+  /**
+   * A message from the socket. own: sent by this connection, so it takes its place in the order but makes no event.
+   * @param {Message} m
+   * @param {boolean} own
+   */
+  #incoming(m, own) {
+    const r = this.#ledger.room(m.conversation_room);
+    if (r.seen(m)) return r.mark(m); // a twin has a seq of its own
+    if (r.repair) {
+      r.repair.held.push({ m, own });
+      if (r.repair.held.length > MAX_HELD) r.repair.stop.abort(); // the server sends late what is still missing
+      return;
+    }
+    const after = r.gap(m);
+    if (after === null || this.#repairs >= MAX_REPAIRS) return this.#pass(r, m, own);
+    r.repair = { after, held: [{ m, own }], stop: new AbortController() };
+    void this.#fill(r, m.seq);
+  }
+
+  /**
+   * @param {import("./ledger.js").RoomState} r
+   * @param {Message} m
+   * @param {boolean} own
+   */
+  #pass(r, m, own) {
+    const late = m.late || m.seq < r.youngest;
+    r.mark(m);
+    if (!own) this.#emit("message", late ? { ...m, late } : m);
+  }
+
+  /**
+   * Asks for what is missing before upto, then lets everything go in order. What it cannot get in time the server sends late.
+   * @param {import("./ledger.js").RoomState} r
+   * @param {number} upto
+   */
+  async #fill(r, upto) {
+    const repair = r.repair;
+    if (!repair) return;
+    this.#repairs++;
+    const signal = AbortSignal.any([repair.stop.signal, within(REPAIR_TIMEOUT, this.#stop.signal)]);
+    /** @type {Message[]} */
+    const found = [];
+    await this.#between(r.name, repair.after, upto, found, signal).catch(() => {}); // what was found counts
+    this.#repairs--;
+    r.repair = null;
+    const batch = [...repair.held, ...found.map((m) => ({ m, own: false }))].sort((a, b) => a.m.seq - b.m.seq);
+    for (const { m, own } of batch) r.seen(m) ? r.mark(m) : this.#pass(r, m, own);
+  }
+
+  /**
+   * Reads after < seq ≤ upto into out. History may be a moment behind the stream, so it asks again until the answer reaches upto.
+   * @param {string} room
+   * @param {number} after
+   * @param {number} upto
+   * @param {Message[]} out
+   * @param {AbortSignal} signal
+   */
+  async #between(room, after, upto, out, signal) {
+    for (let wait = 50; ; ) {
+      let page = { messages: /** @type {Message[]} */ ([]), more: false };
+      try {
+        page = await this.session.messages(room, { after, limit: 200, signal });
+      } catch (e) {
+        // A refusal is final. A gateway that could not be reached has probably died, and another one answers soon.
+        if (e instanceof ServerError && !isCode(e, "rate_limited")) return;
+      }
+      for (const m of page.messages) {
+        if (m.seq > upto) return;
+        out.push(m);
+        after = m.seq;
+        if (m.seq === upto) return;
+      }
+      if (page.more && page.messages.length) continue;
+      await sleep(wait / 2 + Math.random() * wait, signal);
+      wait *= 2;
+    }
+  }
+}
+
+/** @param {any} f */
+function serverError(f) {
+  const d = f.data ?? {};
+  return new ServerError(d.code ?? "internal", d.message ?? "the server sent an error without a code", d.retry_after_ms ?? 0);
+}

@@ -1,0 +1,17 @@
+package session
+
+import (
+	"strings"
+	"testing"
+
+	"parley/pkg/wire"
+)
+
+func BenchmarkSeedEncode(b *testing.B) {
+	s := &Seed{}
+	m := &wire.Message{Sender: "u1234", Content: strings.Repeat("x", 100), Room: "u1234&u1235", ID: "0123456789abcdefghijkl", Seq: 123456}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.encode(m)
+	}
+}

@@ -1,0 +1,574 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/testx"
+	"parley/pkg/token"
+	"parley/pkg/wire"
+	"parley/services/gateway/internal/engineio/enginetest"
+)
+
+func TestNothingComesBeforeTheDelayIsOver(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	for range 3 {
+		w.say(avisLisa, "Avi", true)
+	}
+	w.apply(10, false)
+	c := w.client()
+	tok := w.login("Lisa")
+	c.mustJoin(tok, "Lisa", "Avi&Lisa", "Era&Lisa", "Lisa&Avi")
+	w.say(avisLisa, "Avi", true)
+	w.apply(10, false)
+	c.conn.tick(time.Now())
+	c.barrier()
+	var pending []room.Room
+	c.inside(func() { pending = c.conn.pending })
+	if said := w.heard(); len(c.events) != 0 || len(said) != 0 || !slices.Equal(pending, []room.Room{avisLisa, erasLisa}) {
+		t.Fatalf("got %q; presence was told %q; pending %v", c.events, said, pending)
+	}
+	c.begin()
+	c.seqs(wire.EvReceived, 1, 2, 3, 4)
+	if said := w.heard(); !slices.Equal(said, []string{"online Lisa", "watch everybody"}) {
+		t.Fatalf("presence was told %q", said)
+	}
+	c.caughtUp()
+	w.say(erasLisa, "Era", true)
+	c.seqs(wire.EvReceived, w.lastSeq[erasLisa])
+	// Joins after it are at once.
+	w.say(room.Room{A: "Lisa", B: "Tsahi"}, "Tsahi", true)
+	w.apply(10, false)
+	c.mustJoin(tok, "Lisa", "Lisa&Tsahi")
+	c.seqs(wire.EvReceived, w.lastSeq[room.Room{A: "Lisa", B: "Tsahi"}])
+	c.begin() // does nothing the second time
+	c.want()
+}
+
+func TestTheDelayEndsByItself(t *testing.T) {
+	w := newSeedWorld(t, func(_ *Config, s *SeedConfig) { s.Delay = time.Millisecond })
+	w.say(avisLisa, "Leonid", true)
+	w.apply(10, false)
+	c := w.client()
+	c.mustJoin(w.login("Lisa"), "lisa", "lisa&Avi") // names as somebody typed them
+	c.seqs(evBotMessage, 1)
+}
+
+func TestCursorOfAnOldClient(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	s := c.conn.session()
+	w.say(avisLisa, "Avi", true)
+	accept(s, w.say(avisLisa, "Lisa", false)) // sent before the delay is over, and not shown
+	w.checked(avisLisa)
+	c.conn.tick(time.Now())
+	c.ws.Send("3", "3")
+	c.barrier()
+	s.mu.Lock()
+	if s.dirty != nil || s.ahead != nil || s.probing != nil || len(c.events) != 0 {
+		t.Fatalf("a cursor moves before anything was written: %v %v %v %q", s.dirty, s.ahead, s.probing, c.events)
+	}
+	s.mu.Unlock()
+	c.conn.sio.Engine().Ping() // a heartbeat, before the messages
+	c.begin()
+	c.caughtUp()
+	c.take(3)
+	c.conn.tick(time.Now())
+	if got := c.take(1); got[0] != "ping" {
+		t.Fatalf("got %q", got)
+	}
+	c.ws.Send("3") // to the heartbeat
+	c.barrier()
+	s.mu.Lock()
+	waits := s.probing != nil
+	s.mu.Unlock()
+	if !waits || w.confirmedOf("Lisa", avisLisa) != 0 {
+		t.Fatal("confirmed by the answer to a ping from before")
+	}
+	c.ws.Send("3")
+	testx.Eventually(t, "history is told", 20*time.Second, func() bool { return w.confirmedOf("Lisa", avisLisa) == 2 })
+	// Once confirmed, there is nothing to ask.
+	c.conn.tick(time.Now())
+	c.want()
+}
+
+func TestAnOldClientsOwnMessagesAreShownToItOnce(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	tok := w.login("Lisa")
+	c.mustJoin(tok, "Lisa", "Avi&Lisa")
+	s := c.conn.session()
+	accept(s, w.say(avisLisa, "Lisa", false)) // during the delay
+	w.apply(10, false)
+	c.want()
+	c.begin()
+	c.seqs(wire.EvReceived, 1)
+	c.caughtUp()
+	accept(s, w.say(avisLisa, "Lisa", false)) // live
+	c.seqs(wire.EvReceived, 2)
+	// While a catch-up of the room runs, and while that of another one puts off the room's own.
+	w.setDeaf(true)
+	c.mustJoin(tok, "Lisa", "Era&Lisa")
+	testx.Eventually(t, "the catch-up runs", 20*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.catching != nil })
+	accept(s, w.say(erasLisa, "Lisa", false))
+	tsahi := room.Room{A: "Lisa", B: "Tsahi"}
+	c.mustJoin(tok, "Lisa", "Lisa&Tsahi")
+	accept(s, w.say(tsahi, "Lisa", false))
+	w.apply(10, false)
+	w.setDeaf(false)
+	c.caughtUp()
+	c.barrier()
+	got := map[string]int{}
+	for _, e := range c.take(0) {
+		for _, r := range []string{"Avi&Lisa", "Era&Lisa", "Lisa&Tsahi"} {
+			if strings.Contains(e, strings.ReplaceAll(r, "&", `\u0026`)) || strings.Contains(e, r) {
+				got[r]++
+			}
+		}
+	}
+	if got["Avi&Lisa"] != 0 || got["Era&Lisa"] != 1 || got["Lisa&Tsahi"] != 1 {
+		t.Fatalf("got %v", got)
+	}
+}
+
+func TestWithoutASignOfLifeTheLoginEnds(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	tok := w.login("Lisa")
+	c.mustJoin(tok, "Lisa", "Avi&Lisa")
+	c.begin()
+	c.caughtUp()
+	w.heard()
+	late := time.Now().Add(62 * time.Second)
+	// A sign of life that comes just before the end is one.
+	c.inside(func() {
+		c.conn.tick(late)
+		c.conn.alive.Add(1)
+	})
+	c.barrier() // of "nobody", which is no sign of life of Lisa's
+	w.hub.wg.Wait()
+	if c.conn.session() == nil {
+		t.Fatal("signed out although it has just said that it is alive")
+	}
+	old := time.Now().Add(-time.Hour).Unix()
+	c.conn.alive.Store(old)
+	c.barrier()
+	if c.conn.alive.Load() != old {
+		t.Fatal("somebody else's sign of life counts")
+	}
+	if a := c.ask(wire.EvAlive, map[string]any{"client": "LISA"}); a != `{"result":"success"}` || c.conn.alive.Load() == old {
+		t.Fatalf("got %s", a)
+	}
+	c.conn.tick(time.Now().Add(30 * time.Second))
+	c.conn.tick(late.Add(2 * time.Second))
+	if l := enginetest.Wait(t, w.logouts); l.Username != "Lisa" || l.SID != "sid-"+tok {
+		t.Fatalf("got %+v", l)
+	}
+	testx.Eventually(t, "the session ends", 20*time.Second, func() bool { return c.conn.session() == nil })
+	if said := w.heard(); !slices.Equal(said, []string{"gone Lisa true"}) {
+		t.Fatalf("presence was told %q", said)
+	}
+	// The connection goes on, and a sign of life alone brings nobody back.
+	c.ask(wire.EvAlive, map[string]any{"client": "Lisa"})
+	if c.conn.alive.Load() != 0 {
+		t.Fatal("it counts")
+	}
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	c.begin()
+	c.caughtUp()
+	w.say(avisLisa, "Avi", true)
+	c.seqs(wire.EvReceived, 1)
+}
+
+func TestSignOutEndsTheLogin(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	tok := w.login("Lisa")
+	goodbye := func(jwt, user string) string {
+		return c.ask(wire.EvDisconnection, map[string]any{"client": user, "jwt": jwt})
+	}
+	c.mustJoin(tok, "Lisa", "Avi&Lisa")
+	c.begin()
+	c.caughtUp()
+	w.heard()
+	if a := goodbye("rubbish", "Lisa"); a != `{"error":"Invalid JWT"}` || c.conn.session() == nil {
+		t.Fatalf("got %s", a)
+	}
+	if a := goodbye(tok, "Lisa"); a != `{"result":"success"}` {
+		t.Fatalf("got %s", a)
+	}
+	if l := enginetest.Wait(t, w.logouts); l.Username != "Lisa" || l.SID != "sid-"+tok {
+		t.Fatalf("got %+v", l)
+	}
+	if said := w.heard(); !slices.Equal(said, []string{"gone Lisa true"}) || c.conn.session() != nil {
+		t.Fatalf("presence was told %q", said)
+	}
+	w.say(avisLisa, "Avi", true)
+	c.want()
+	if want := []string{`["new_user_online",{"username":"Lisa"}]`, `["user_has_gone_offline",{"username":"Lisa"}]`}; !slices.Equal(c.own, want) {
+		t.Fatalf("of herself she heard %q", c.own)
+	}
+	// Without a session before it as well, and during the delay.
+	tok = w.login("Avi")
+	if a := goodbye(tok, "Avi"); a != `{"result":"success"}` {
+		t.Fatalf("got %s", a)
+	}
+	enginetest.Wait(t, w.logouts)
+	tok = w.login("Era")
+	c.mustJoin(tok, "Era", "Era&Lisa")
+	goodbye(tok, "Era")
+	enginetest.Wait(t, w.logouts)
+	c.begin()
+	c.inside(func() {
+		if said := w.heard(); len(said) != 0 || c.conn.delay != nil || c.conn.pending != nil {
+			t.Errorf("presence was told %q", said)
+		}
+	})
+}
+
+func TestHowAConnectionEndsIsWhatPresenceIsTold(t *testing.T) {
+	for name, end := range map[string]struct {
+		do         func(c *seedClient)
+		deliberate bool
+	}{
+		"lost":                      {func(c *seedClient) { c.ws.Abort() }, false},
+		"closed":                    {func(c *seedClient) { c.ws.Send("1") }, true},
+		"the namespace was left":    {func(c *seedClient) { c.ws.Send("41") }, true},
+		"closed by the WebSocket's": {func(c *seedClient) { c.ws.Close(1000) }, true},
+		"it went away":              {func(c *seedClient) { c.ws.Close(1001) }, false},
+		"bad packets":               {func(c *seedClient) { c.ws.Send("4junk") }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newSeedWorld(t, nil)
+			c := w.client()
+			c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+			c.begin()
+			c.caughtUp()
+			w.heard()
+			end.do(c)
+			var said []string
+			testx.Eventually(t, "presence is told", 20*time.Second, func() bool { said = append(said, w.heard()...); return len(said) > 0 })
+			if want := fmt.Sprintf("gone Lisa %v", end.deliberate); !slices.Equal(said, []string{want}) {
+				t.Fatalf("presence was told %q", said)
+			}
+			if len(w.logouts) != 0 {
+				t.Fatal("the login has ended")
+			}
+		})
+	}
+}
+
+func TestARevokedLoginEndsTheSessionOnly(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	tok := w.login("Lisa")
+	c.mustJoin(tok, "Lisa", "Avi&Lisa")
+	c.begin()
+	c.caughtUp()
+	w.revoke(w.login("Lisa")) // another login's
+	w.hub.wg.Wait()
+	if c.conn.session() == nil {
+		t.Fatal("ended with another login")
+	}
+	w.heard()
+	w.revoke(tok)
+	testx.Eventually(t, "the session ends", 20*time.Second, func() bool { return c.conn.session() == nil })
+	if said := w.heard(); !slices.Equal(said, []string{"gone Lisa true"}) {
+		t.Fatalf("presence was told %q", said)
+	}
+	if a := c.join(tok, "Lisa", "Avi&Lisa"); a != `{"error":"Invalid JWT"}` {
+		t.Fatalf("got %s", a)
+	}
+	a := c.ask(wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": "Avi&Lisa", "jwt": tok})
+	if a != `{"error":"Invalid JWT"}` {
+		t.Fatalf("got %s", a)
+	}
+	c.want(`["received_message",{"sender":"Admin","content":"Error! User 'Lisa' must disconnect, re login and reconnect so the conversation can be resumed."}]`)
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+}
+
+func TestTokensAreGoodForTheirUserOnly(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	lisa := w.login("Lisa")
+	admin := func(sender string) string {
+		return `["received_message",{"sender":"Admin","content":"Error! User '` + sender + `' must disconnect, re login and reconnect so the conversation can be resumed."}]`
+	}
+	refused := func(name, tok, user, rm string) {
+		t.Helper()
+		if a := c.join(tok, user, rm); a != `{"error":"Invalid JWT"}` {
+			t.Fatalf("%s: got %s", name, a)
+		}
+		a := c.ask(wire.EvSend, map[string]any{"sender": user, "content": "x", "conversation_room": rm, "jwt": tok})
+		if a != `{"error":"Invalid JWT"}` {
+			t.Fatalf("%s: got %s", name, a)
+		}
+		c.want(admin(strings.ReplaceAll(user, `"`, `\"`)))
+		if a := c.ask(wire.EvDisconnection, map[string]any{"client": user, "jwt": tok}); a != `{"error":"Invalid JWT"}` {
+			t.Fatalf("%s: got %s", name, a)
+		}
+	}
+	for range 2 { // before anybody has joined, and after Lisa has
+		refused("blank", "", "Lisa", "Avi&Lisa")
+		refused("rubbish", "x.y.z", "Lisa", "Avi&Lisa")
+		refused("another user's", w.login("Avi"), "Lisa", "Avi&Lisa")
+		refused("for another user", lisa, "Avi", "Avi&Lisa")
+		refused("of no scope", w.token("Lisa", ""), "Lisa", "Avi&Lisa")
+		refused("of the admin's scope alone", w.token("Lisa", token.ScopeAdmin), "Lisa", "Avi&Lisa")
+		refused("a name that ends the text", "", `Li"sa`, "x")
+		c.mustJoin(lisa, "Lisa", "Avi&Lisa")
+	}
+	refused("of a second user on the connection", w.login("Avi"), "Avi", "Avi&Lisa")
+	// The native scope is as good, and a new login of the same user goes on with the session.
+	s := c.conn.session()
+	c.mustJoin(w.token("Lisa", token.ScopeNative), "Lisa", "Avi&Lisa")
+	if c.conn.session() != s || s.currentClaims().Scope != token.ScopeNative {
+		t.Fatal("it is another session")
+	}
+	// One that was found good is looked at again.
+	w.mu.Lock()
+	old := w.tokens[lisa]
+	w.mu.Unlock()
+	c.mustJoin(lisa, "Lisa", "Avi&Lisa")
+	s.mu.Lock()
+	s.claims.Expires = time.Now().Add(-time.Second)
+	s.mu.Unlock()
+	refused("run out", lisa, "Lisa", "Avi&Lisa")
+	s.mu.Lock()
+	s.claims.Expires = old.Expires
+	s.mu.Unlock()
+	w.mu.Lock()
+	w.revoked[old.SID] = true // the gateway's verifier knows, the search for connections comes later
+	w.mu.Unlock()
+	refused("revoked", lisa, "Lisa", "Avi&Lisa")
+	w.mu.Lock()
+	w.away = true
+	w.mu.Unlock()
+	if a := c.join("new", "Lisa", "Avi&Lisa"); strings.Contains(a, "JWT") || !strings.Contains(a, `{"error":`) {
+		t.Fatalf("got %s", a)
+	}
+	c.want() // nobody is told to log in again because auth is away
+}
+
+func TestAnswersToWhatIsNotRight(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	tok := w.login("Lisa")
+	for _, x := range []struct {
+		event string
+		data  map[string]any
+		want  string
+	}{
+		{wire.EvJoin, map[string]any{"client": "Lisa", "jwt": tok}, `{"error":"Invalid request, missing required field: room"}`},
+		{wire.EvJoin, map[string]any{"room": "Avi&Lisa", "client": "Lisa"}, `{"error":"Invalid request, missing required field: jwt"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "jwt": tok, "content": "x"}, `{"error":"Invalid request, missing required field: conversation_room"}`},
+		{wire.EvDisconnection, nil, `{"error":"Invalid request, missing required field: client"}`},
+		{wire.EvJoin, map[string]any{"room": 1, "client": "Lisa", "jwt": tok}, `{"error":"Invalid request"}`},
+		{"typing", map[string]any{}, `{"error":"there is no event \"typing\""}`},
+		{wire.EvJoin, map[string]any{"room": "Avi&Era", "client": "Lisa", "jwt": tok}, `{"error":"this is not a room of yours"}`},
+		{wire.EvJoin, map[string]any{"room": "rubbish", "client": "Lisa", "jwt": tok}, `{"error":"a room is two different user names joined with \u0026"}`},
+		{wire.EvJoin, map[string]any{"room": "Lisa&nobody", "client": "Lisa", "jwt": tok}, `{"error":"nobody has this name"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": "Lisa&nobody", "jwt": tok}, `{"error":"nobody has this name"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "", "conversation_room": "Avi&Lisa", "jwt": tok}, `{"error":"content is non-empty text without NUL characters"}`},
+		{wire.EvJoin, map[string]any{"room": "Lisa&away", "client": "Lisa", "jwt": tok}, `{"error":"something went wrong here; try again"}`},
+	} {
+		if a := c.ask(x.event, x.data); a != x.want {
+			t.Fatalf("%s %v: got %s", x.event, x.data, a)
+		}
+	}
+	c.ws.Send(`42["typing",{}]`, `451-9["join",{"_placeholder":true,"num":0}]`)
+	c.ws.SendBinary(1)
+	if id, ack := c.next(); id != "" || !strings.HasPrefix(c.take(1)[0], `["error",{"code":"invalid_argument"`) {
+		t.Fatalf("got %s %s", id, ack)
+	}
+	if _, ack := c.next(); ack != `{"error":"binary data has no place here"}` {
+		t.Fatalf("got %s", ack)
+	}
+	c.ws.Send("40/admin,{}")
+	c.ws.Want(`44/admin,{"message":"Invalid namespace"}`)
+	c.mustJoin(tok, "Lisa", "Avi&Lisa")
+}
+
+func TestTooMuchEndsTheConnection(t *testing.T) {
+	w := newSeedWorld(t, func(c *Config, _ *SeedConfig) { c.FramesPerSecond = 1 })
+	c := w.client()
+	for range 3 * joinBurst {
+		c.ws.Send(`42["connection_alive",{"client":"x"}]`)
+	}
+	c.ws.WantClose(wire.CloseRate.Code)
+	c = w.client()
+	for range 2 * wire.DefaultBadFramesAMinute {
+		c.ws.Send(`42["what"]`)
+	}
+	c.ws.WantClose(wire.CloseBadFrames.Code)
+	// By polling as well; what was said first is not lost.
+	p := w.site.Open()
+	p.Post("40\x1e" + strings.Repeat("42[\"what\"]\x1e", 2*wire.DefaultBadFramesAMinute) + "6")
+	if a := p.Get(); a.Status != http.StatusBadRequest {
+		t.Fatalf("got %+v", a)
+	}
+}
+
+func TestNobodySignedInForTooLong(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	now := time.Now()
+	c.conn.tick(now.Add(55 * time.Second))
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	c.conn.quietSince.Store(0)
+	c.conn.tick(now) // somebody is signed in
+	c.barrier()
+	tok := w.login("Lisa")
+	c.ask(wire.EvDisconnection, map[string]any{"client": "Lisa", "jwt": tok})
+	c.conn.tick(now.Add(55 * time.Second))
+	c.barrier()
+	c.conn.tick(now.Add(70 * time.Second))
+	c.ws.WantClose(wire.CloseNoAuth.Code)
+}
+
+func TestRefusedConnections(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	get := func() enginetest.Answer {
+		return w.site.Do(context.Background(), http.MethodGet, "EIO=4&transport=polling", "", nil)
+	}
+	w.mu.Lock()
+	w.refuse = wire.E(wire.TooManyConnections, "too many connections of your address")
+	w.mu.Unlock()
+	if a := get(); a.Status != http.StatusTooManyRequests {
+		t.Fatalf("got %+v", a)
+	}
+	w.mu.Lock()
+	w.refuse = nil
+	w.mu.Unlock()
+	c := w.client()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	drained := make(chan struct{})
+	go func() { w.hub.Drain(ctx, time.Millisecond); close(drained) }()
+	c.ws.WantClose(wire.CloseDraining.Code)
+	enginetest.Wait(t, drained)
+	if a := get(); a.Status != http.StatusServiceUnavailable {
+		t.Fatalf("got %+v", a)
+	}
+	if ws, status := w.site.Dial("EIO=4&transport=websocket", ""); ws != nil || status != http.StatusServiceUnavailable {
+		t.Fatalf("got %d", status)
+	}
+}
+
+func TestTooManySessionsOfOneUser(t *testing.T) {
+	w := newSeedWorld(t, func(c *Config, _ *SeedConfig) { c.UserConnections = 1 })
+	one, two := w.client(), w.client()
+	one.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	if a := two.join(w.login("Lisa"), "Lisa", "Avi&Lisa"); a != `{"error":"this user has too many connections here; close one"}` {
+		t.Fatalf("got %s", a)
+	}
+	one.ws.Send("41")
+	testx.Eventually(t, "the place is free", 20*time.Second, func() bool { return two.join(w.login("Lisa"), "Lisa", "Avi&Lisa") == `{"result":"success"}` })
+}
+
+func online(u string) string  { return `["new_user_online",{"username":"` + u + `"}]` }
+func offline(u string) string { return `["user_has_gone_offline",{"username":"` + u + `"}]` }
+
+func TestPresenceStartsFromTheServedListAndAlternates(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	w.there = []string{"Avi", "Era", "Lisa"}
+	w.seed.Served("Lisa", []string{"Avi", "Tsahi", "Lisa"})
+	c := w.client()
+	tok := w.login("Lisa")
+	c.mustJoin(tok, "Lisa", "Avi&Lisa")
+	c.begin()
+	c.want(offline("Tsahi"), online("Era")) // since the list was served; nothing of Lisa herself
+	s := c.caughtUp()
+	change := func(u string) []api.PresenceChange { return []api.PresenceChange{{User: u}} }
+	s.PresenceUpdate([]string{"Avi"}, nil, false, false)
+	s.PresenceUpdate([]string{"Era", "Tsahi"}, change("Avi"), false, false)
+	s.PresenceUpdate(nil, change("Avi"), false, false)
+	s.PresenceUpdate(nil, nil, true, false) // unknown for a while
+	s.PresenceUpdate([]string{"Avi", "Tsahi"}, nil, false, true)
+	got := c.take(4)
+	if want := []string{online("Tsahi"), offline("Avi"), offline("Era"), online("Avi")}; !slices.Equal(got, want) {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+	c.want()
+	// A new login on the same connection starts anew, from a new list or from none.
+	c.ask(wire.EvDisconnection, map[string]any{"client": "Lisa", "jwt": tok})
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	c.begin()
+	c.want(online("Avi"), online("Era"))
+}
+
+func TestALargeDirectoryWatchesThePeersOfJoinedRooms(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	w.large, w.there = true, []string{"Avi", "Tsahi", "Zoe"}
+	w.seed.Served("Lisa", []string{"Avi", "Era"})
+	c := w.client()
+	tok := w.login("Lisa")
+	c.mustJoin(tok, "Lisa", "Avi&Lisa", "Era&Lisa")
+	c.begin()
+	c.want(offline("Era")) // Avi was there before, and is
+	c.caughtUp()
+	if said := w.heard(); said[len(said)-1] != "watch Avi Era" {
+		t.Fatalf("presence was told %q", said)
+	}
+	// Rooms that are joined later are added, also while their catch-ups still wait.
+	w.setDeaf(true)
+	c.mustJoin(tok, "Lisa", "Lisa&Tsahi", "Lisa&Moshe", "Lisa&Zoe")
+	if said := w.heard(); said[len(said)-1] != "watch Avi Era Moshe Tsahi Zoe" {
+		t.Fatalf("presence was told %q", said)
+	}
+	c.want(online("Tsahi"), online("Zoe"))
+	w.setDeaf(false)
+	c.caughtUp()
+}
+
+func TestARosterWatchesTheContacts(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	w.contacts, w.there = []string{"Avi", "Era"}, []string{"Avi", "Zoe"}
+	c := w.client()
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	c.begin()
+	c.want(online("Avi"))
+	if said := w.heard(); !slices.Equal(said, []string{"online Lisa", "watch Avi Era"}) {
+		t.Fatalf("presence was told %q", said)
+	}
+}
+
+func TestServedListsAreForgotten(t *testing.T) {
+	s := newServed()
+	seed := &Seed{served: s}
+	seed.Served("Lisa", []string{"Avi"})
+	if got := s.take("Lisa"); !slices.Equal(got, []string{"Avi"}) || s.take("Lisa") != nil || s.take("Avi") != nil {
+		t.Fatalf("got %q", got)
+	}
+	s.rows.Add("Lisa", servedList{[]string{"Avi"}, time.Now().Add(-servedFor - time.Second)})
+	if s.take("Lisa") != nil {
+		t.Fatal("an old list is taken")
+	}
+	for i := range 2 * servedUsers {
+		seed.Served(fmt.Sprint(i), nil)
+	}
+	if s.rows.Len() != servedUsers {
+		t.Fatalf("%d lists are kept", s.rows.Len())
+	}
+}
+
+func TestSeedConfig(t *testing.T) {
+	good := SeedConfig{Delay: 3 * time.Second, Alive: 12 * time.Second, PingInterval: 25 * time.Second, PingTimeout: 20 * time.Second, Idle: time.Minute}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	err := SeedConfig{Delay: -1}.Validate()
+	for _, name := range []string{"socketio-alive", "socketio-ping-interval", "socketio-ping-timeout", "socketio-idle", "socketio-delay"} {
+		if err == nil || !strings.Contains(err.Error(), name+":") {
+			t.Fatalf("%s: got %v", name, err)
+		}
+	}
+}

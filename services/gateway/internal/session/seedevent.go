@@ -1,0 +1,99 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// seedEvent has the fields of all events of the seed's clients; nil: not given.
+type seedEvent struct {
+	Room         *string `json:"room"`
+	Client       *string `json:"client"`
+	JWT          *string `json:"jwt"`
+	Sender       *string `json:"sender"`
+	Content      *string `json:"content"`
+	Conversation *string `json:"conversation_room"`
+	// Beyond the seed: a client that numbers its messages may send them again.
+	ID    string `json:"id"`
+	Retry bool   `json:"retry"`
+}
+
+// read is json.Unmarshal of JSON that is known to be good.
+func (e *seedEvent) read(b []byte) error {
+	if e.readPlain(b) {
+		return nil
+	}
+	*e = seedEvent{}
+	return json.Unmarshal(b, e)
+}
+
+// readPlain reads what nearly all of these clients send: an object of text without escapes, its keys spelt as above. It returns false for
+// anything else. It costs a tenth of json.Unmarshal, and takes little of the stack, which an idle connection keeps.
+func (e *seedEvent) readPlain(b []byte) bool {
+	b, ok := after(b, '{')
+	for ok {
+		var key, value []byte
+		if key, b, ok = plainText(b); !ok {
+			return false
+		}
+		if b, ok = after(b, ':'); !ok {
+			return false
+		}
+		if value, b, ok = plainText(b); !ok {
+			return false
+		}
+		text := string(value)
+		switch string(key) {
+		case "room":
+			e.Room = &text
+		case "client":
+			e.Client = &text
+		case "jwt":
+			e.JWT = &text
+		case "sender":
+			e.Sender = &text
+		case "content":
+			e.Content = &text
+		case "conversation_room":
+			e.Conversation = &text
+		case "id":
+			e.ID = text
+		default:
+			return false
+		}
+		if rest, end := after(b, '}'); end {
+			return len(rest) == 0
+		}
+		b, ok = after(b, ',')
+	}
+	return false
+}
+
+// after passes over one byte of punctuation and the blanks around it.
+func after(b []byte, c byte) (rest []byte, ok bool) {
+	b = blanks(b)
+	if len(b) == 0 || b[0] != c {
+		return b, false
+	}
+	return blanks(b[1:]), true
+}
+
+func blanks(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\r' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return b
+}
+
+// plainText reads a string without escapes.
+func plainText(b []byte) (text, rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return nil, b, false
+	}
+	b = b[1:]
+	end := bytes.IndexByte(b, '"')
+	if end < 0 || bytes.IndexByte(b[:end], '\\') >= 0 {
+		return nil, b, false
+	}
+	return b[:end], b[end+1:], true
+}

@@ -1,0 +1,48 @@
+// @ts-check
+// What the Node side of these tests shares. Go starts the servers and gives their addresses in the environment:
+// PARLEY_URL (where clients go) and PARLEY_CONTROL (POST /kill and /start end and start a gateway, or all of Parley).
+import assert from "node:assert/strict";
+import { Parley } from "../../client/js/index.js";
+
+export const url = must("PARLEY_URL");
+export const PASSWORD = "correct horse battery";
+
+/** @param {string} name */
+function must(name) {
+  const v = process.env[name];
+  if (!v) throw new Error(`${name} is not set; these tests are started by "go test ./browser"`);
+  return v;
+}
+
+/** @param {string} what */
+export async function control(what) {
+  const resp = await fetch(must("PARLEY_CONTROL") + what, { method: "POST" });
+  assert.equal(resp.status, 200, await resp.text());
+}
+
+let users = 0;
+
+/** Registers a user whose name begins with base. @param {string} base */
+export async function user(base) {
+  const api = new Parley(url);
+  const name = `${base}-${process.pid}-${++users}`;
+  await api.register(name, PASSWORD);
+  return { name, api, session: await api.login(name, PASSWORD) };
+}
+
+/**
+ * Polls until f gives something true.
+ * @template T
+ * @param {string} what
+ * @param {() => T | Promise<T>} f
+ * @param {number} [ms]
+ */
+export async function eventually(what, f, ms = 20_000) {
+  const end = Date.now() + ms;
+  for (;;) {
+    const got = await f();
+    if (got) return got;
+    if (Date.now() > end) assert.fail(`not within ${ms} ms: ${what}`);
+    await new Promise((r) => setTimeout(r, 25));
+  }
+}

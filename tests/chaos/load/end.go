@@ -1,0 +1,279 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"parley/client"
+	"parley/tests/chaos/checker"
+	"parley/tests/chaos/cluster"
+)
+
+// Bounds within which everything has to be true again after the last fault has ended.
+const (
+	outcomeBound  = 90 * time.Second // until every message has an outcome and everybody is there
+	calmBound     = 90 * time.Second // until SQL has everything
+	quietFor      = 5 * time.Second  // longer than a repair takes: if nothing came for so long, nothing will
+	quietBound    = 90 * time.Second
+	presenceBound = 20 * time.Second // promised: 12 s after a crash
+)
+
+// Finish ends the talking, waits until everything has come to rest, asks for what can be asked for, and gives the history.
+func (w *World) Finish() *checker.History {
+	w.t.Helper()
+	w.Hush()
+	w.Wait("everybody is back", outcomeBound, w.AllThere)
+	w.wake()
+	w.c.WaitCalm(calmBound)
+	w.rest()
+	w.markers()
+	w.part()
+	w.beliefs()
+	w.rest()
+	w.lists()
+	w.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &w.history
+}
+
+// wake lets the old clients connect again. One whose signs of life did not come through was signed out, and learns that when it next sends.
+func (w *World) wake() {
+	w.t.Helper()
+	for _, d := range w.devices {
+		if d.sort != old {
+			continue
+		}
+		d.mu.Lock()
+		l := d.line
+		d.mu.Unlock()
+		if l != nil {
+			d.detach()
+			l.drop()
+		}
+	}
+	w.Wait("the old clients are back", outcomeBound, w.AllThere)
+}
+
+// Hush ends the talking, and returns when every message has an outcome.
+func (w *World) Hush() {
+	w.t.Helper()
+	w.quiet.Store(true)
+	talked := make(chan struct{})
+	go func() {
+		w.sending.Wait()
+		close(talked)
+	}()
+	select {
+	case <-talked:
+	case <-time.After(outcomeBound):
+		w.t.Errorf("after %s, messages are without an outcome", outcomeBound)
+	}
+}
+
+// rest waits until nothing comes any more.
+func (w *World) rest() {
+	w.t.Helper()
+	received := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n := 0
+		for i := len(w.history.Events) - 1; i >= 0 && w.history.Events[i].At > w.Since()-2*quietFor; i-- {
+			if w.history.Events[i].Kind == checker.Received && w.history.Events[i].At > w.Since()-quietFor {
+				n++
+			}
+		}
+		return n
+	}
+	w.Wait("quiet", quietBound, func() bool { return received() == 0 })
+}
+
+// markers lets every third person read their rooms up to some message.
+func (w *World) markers() {
+	for i, p := range w.people {
+		if i%3 != 0 {
+			continue
+		}
+		for _, d := range p.devices {
+			if d.sort == old {
+				continue
+			}
+			d.mu.Lock()
+			l := d.line
+			top := map[string]int64{}
+			for r, s := range d.top {
+				top[r] = s
+			}
+			d.mu.Unlock()
+			if l == nil {
+				continue
+			}
+			for _, room := range p.rooms {
+				if top[room] == 0 {
+					continue
+				}
+				ctx, cancel := context.WithTimeout(w.ctx, patience)
+				err := l.read(ctx, room, top[room])
+				cancel()
+				if err != nil {
+					w.t.Errorf("%s reads %s: %v", p.name, room, err)
+					continue
+				}
+				d.w.record(checker.Event{Kind: checker.MarkedRead, User: p.name, Device: d.name, Room: room, Seq: top[room]})
+			}
+			break
+		}
+	}
+}
+
+// part sends every eighth person away.
+func (w *World) part() {
+	for i, p := range w.people {
+		if i%8 == 7 {
+			for _, d := range p.devices {
+				d.leave <- true
+			}
+		}
+	}
+	w.Wait("those who leave have left", 30*time.Second, func() bool {
+		for i, p := range w.people {
+			for _, d := range p.devices {
+				d.mu.Lock()
+				gone := d.left
+				d.mu.Unlock()
+				if i%8 == 7 && !gone {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// beliefs waits until everybody's picture of who is there is true, as long as is promised, and records it as it is then.
+func (w *World) beliefs() {
+	there := map[string]bool{}
+	for i, p := range w.people {
+		there[p.name] = i%8 != 7
+	}
+	believes := func(d *device) (online []string, right bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		right = !d.unknown
+		for _, u := range d.p.peers {
+			if d.online[u] {
+				online = append(online, u)
+			}
+			right = right && d.online[u] == there[u]
+		}
+		return online, right
+	}
+	asked := func(d *device) bool { return d.sort != old && d.there() && there[d.p.name] }
+	for deadline := time.Now().Add(presenceBound); time.Now().Before(deadline); {
+		if !slices.ContainsFunc(w.devices, func(d *device) bool { _, ok := believes(d); return asked(d) && !ok }) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond) // polling interval
+	}
+	for _, d := range w.devices {
+		if asked(d) {
+			online, _ := believes(d)
+			w.record(checker.Event{Kind: checker.Believes, User: d.p.name, Device: d.name, Watched: d.p.peers, Online: online})
+		}
+	}
+}
+
+// lists asks for every room and every conversation.
+func (w *World) lists() {
+	slots := make(chan struct{}, 4)
+	var wg sync.WaitGroup
+	for _, p := range w.people {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if err := w.list(p); err != nil {
+				w.t.Errorf("%s asks for history: %v", p.name, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (w *World) list(p *person) error {
+	for _, room := range p.rooms {
+		if a, _ := checker.Members(room); a != p.name {
+			continue // the other one asks
+		}
+		for after := int64(0); ; {
+			var page client.MessagesPage
+			if err := w.get(p.name, fmt.Sprintf("%s?limit=200&after=%d", roomPath(room), after), &page); err != nil {
+				return err
+			}
+			for _, m := range page.Messages {
+				w.record(checker.Event{Kind: checker.Listed, User: p.name, Device: "http", Room: m.Room, Sender: m.Sender, ID: m.ID, Seq: m.Seq, Content: m.Content})
+				after = m.Seq
+			}
+			if !page.More {
+				break
+			}
+		}
+	}
+	for after := ""; ; {
+		var page client.ConversationsPage
+		if err := w.get(p.name, "/v1/conversations?limit=100&after="+after, &page); err != nil {
+			return err
+		}
+		for _, c := range page.Conversations {
+			e := checker.Event{Kind: checker.Conversation, User: p.name, Device: "http", Room: c.Room, Unread: c.Unread, ReadSeq: c.ReadSeq, PeerReadSeq: c.PeerReadSeq, DeliveredSeq: c.DeliveredSeq}
+			if c.LastMessage != nil {
+				e.Seq = c.LastMessage.Seq
+			}
+			w.record(e)
+		}
+		if after = page.Next; after == "" {
+			return nil
+		}
+	}
+}
+
+// Close ends all connections.
+func (w *World) Close() {
+	w.end()
+	w.wg.Wait()
+	w.http.CloseIdleConnections()
+}
+
+// Cluster is where they chat.
+func (w *World) Cluster() *cluster.Cluster { return w.c }
+
+// Figures of what happened so far.
+func (w *World) Figures() checker.Figures {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return checker.Count(&w.history)
+}
+
+// SoFar is how many events of a kind there were.
+func (w *World) SoFar(k checker.Kind) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counts[k]
+}
+
+// Talk begins again after Hush.
+func (w *World) Talk() {
+	w.quiet.Store(false)
+	for i, d := range w.devices {
+		if w.o.Mute && i%3 == 2 {
+			continue
+		}
+		w.sending.Add(1)
+		w.wg.Go(func() {
+			defer w.sending.Done()
+			d.talk()
+		})
+	}
+}
