@@ -14,6 +14,7 @@ const crowdSize = 2000
 
 // crowd is many users and those who watch them: on each of two gateways, as many as it takes to have everybody on a watch list.
 type crowd struct {
+	all     *testing.T // its connections outlive a subtest
 	v       *harness.View
 	users   []*harness.User
 	conns   []*harness.WS // nil: not connected
@@ -25,7 +26,7 @@ const watchMost = 1000
 
 func newCrowd(t *testing.T, v *harness.View) *crowd {
 	t.Helper()
-	c := &crowd{v: v, users: v.Accounts[:crowdSize], conns: make([]*harness.WS, crowdSize)}
+	c := &crowd{all: t, v: v, users: v.Accounts[:crowdSize], conns: make([]*harness.WS, crowdSize)}
 	for i, u := range v.Accounts[crowdSize:] {
 		of := c.users[i%2*watchMost : (i%2+1)*watchMost]
 		p := viewer(t, u.In(t), at(v, i/2*2), names(of)...) // gateways 0 and 2; the crowd is on 1
@@ -41,13 +42,13 @@ func (c *crowd) in(t *testing.T) *crowd {
 		p.t = t
 		p.forget()
 	}
-	return &crowd{c.v, c.users, c.conns, c.viewers}
+	return &crowd{c.all, c.v, c.users, c.conns, c.viewers}
 }
 
 // come connects users from ≤ i < to.
 func (c *crowd) come(t *testing.T, from, to int, base string) {
 	t.Helper()
-	copy(c.conns[from:to], connected(t, c.users[from:to], func(int) string { return base }))
+	copy(c.conns[from:to], connected(c.all, c.users[from:to], func(int) string { return base }))
 }
 
 // leave says good-bye for users from ≤ i < to.
@@ -193,7 +194,7 @@ func redisAway(t *testing.T, c *crowd) {
 			t.Errorf("the contacts tell that %s is online=%t", row.Username, *row.Online)
 		}
 	}
-	late := viewer(t, c.users[2].In(t), at(c.v, 2), a.Name)
+	late := viewer(t, c.users[2].In(c.all), at(c.v, 2), a.Name)
 	for i := 0; time.Since(fault) < awayFor(); i++ {
 		chat(fmt.Sprintf("without Redis %d", i))
 		for _, g := range c.v.Gateways {
