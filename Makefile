@@ -24,12 +24,15 @@ run: build ## build and start everything in one process, with demo users, on HTT
 build: ## all programs, into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/parley $(wildcard ./services/*/cmd/*)
 
+# Presence has bounds in seconds, so its processes do not share the machine with other tests.
 test: test-deps ## vet, then all tests of all modules under the race detector
 	$(GO) vet work
-	$(GO) test -race -timeout 15m work
+	$(GO) test -race -timeout 15m $$($(GO) list work | grep -v '/tests/presence$$')
+	$(GO) test -race -count=1 -timeout 15m ./tests/presence
 
-test-long: test-deps ## the outage of NATS with its full three minutes
-	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -timeout 20m ./outage
+test-long: test-deps ## NATS away for three minutes, Redis for one; presence against its model in 120 cases
+	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -p 1 -timeout 30m ./outage ./presence
+	cd services/gateway && PARLEY_LONG=1 $(GO) test -race -count=1 -timeout 30m -run TestPresenceEqualsTheModel ./internal/presence
 
 chaos: test-deps ## break everything for CHAOS=30m under people who chat, then check; CHAOS_SEED=N repeats a run
 	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -tags chaos -count=1 -timeout 0 -v . ./checker ./link

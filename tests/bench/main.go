@@ -37,7 +37,7 @@ func bench() error {
 	var (
 		long = flag.Bool("long", false, "everything, with more rounds")
 		only = flag.String("only", "", "comma-separated names of scenarios, instead of all")
-		into = flag.String("into", "", "put the results between the marks of this file as well; with -only, those tables")
+		into = flag.String("into", "", "put the results between the marks of this file as well; with -only, what was not measured stays")
 		prof = flag.String("profile", "", "folder for CPU profiles of the servers in the last round of each load")
 		keep = flag.Bool("keep", false, "keep the working folder with data and logs")
 	)
@@ -107,7 +107,7 @@ func usage() {
 		if s.Long {
 			when = " (long run only)"
 		}
-		fmt.Fprintf(os.Stderr, "  %-11s %s%s\n", s.Name, s.What, when)
+		fmt.Fprintf(os.Stderr, "  %-14s %s%s\n", s.Name, s.What, when)
 	}
 }
 

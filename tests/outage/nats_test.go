@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/pkg/testx"
 	"parley/pkg/wire"
 	"parley/tests/harness"
 )
@@ -31,6 +32,12 @@ func natsGone(t *testing.T, v *harness.View, away time.Duration) {
 	for i := range 5 {
 		say(fmt.Sprintf("before %d", i))
 	}
+	// Who stays is not told to have gone, however long nobody hears anything of anybody.
+	tom := v.User("tom")
+	tom.Joined(at(v, 2))
+	a.Answer(a.Say(wire.EvWatch, wire.Watch{Usernames: []string{tom.Name, lisa.Name}}))
+	seen(t, a, tom, true, harness.Within)
+	seen(t, a, lisa, true, harness.Within)
 	v.StopNats()
 	end := time.Now().Add(away)
 	for i := 0; i == 0 || time.Now().Before(end); i++ {
@@ -54,6 +61,15 @@ func natsGone(t *testing.T, v *harness.View, away time.Duration) {
 	acked = append(acked, "the other way")
 	for _, g := range v.Gateways {
 		v.WaitReady(g.Admin)
+	}
+	testx.Eventually(t, "presence is known again", 30*time.Second, func() bool {
+		frames := a.All(wire.EvPresence)
+		return !harness.Data[wire.Presence](t, frames[len(frames)-1]).Unknown
+	})
+	for _, f := range a.All(wire.EvPresence) {
+		if len(harness.Data[wire.Presence](t, f).Offline) > 0 {
+			t.Errorf("who stayed was told to have gone: %s", f.Data)
+		}
 	}
 	// Every part is back: logins, history, presence.
 	sameTexts(t, "history", avi.History(t, at(v, 1), room, len(acked)), acked)

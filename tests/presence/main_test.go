@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -30,6 +31,9 @@ const (
 
 // enough is for what has no bound of its own.
 const enough = harness.Within
+
+// long reports whether the run may take minutes (make test-long).
+func long() bool { return os.Getenv("PARLEY_LONG") == "1" }
 
 // at is the URL of gateway i, counted round.
 func at(v *harness.View, i int) string { return v.Gateways[i%len(v.Gateways)].URL }
@@ -90,6 +94,12 @@ func (p *picture) follow() {
 func (p *picture) shows(want map[string]bool) bool {
 	p.follow()
 	return p.snapshots > 0 && !p.unknown && maps.Equal(p.online, want)
+}
+
+// forget counts changes anew.
+func (p *picture) forget() {
+	p.follow()
+	clear(p.changes)
 }
 
 // sees waits until the picture has exactly these users.

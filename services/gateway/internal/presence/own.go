@@ -132,11 +132,12 @@ func (o *own) compared(mask uint16) {
 	o.absent = mask
 }
 
-// registered says that a shard was sent again as a whole.
-func (o *own) registered(shard int) {
+// registered says that a shard was sent again as a whole; it reports whether that was the last one.
+func (o *own) registered(shard int) (all bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.absent &^= 1 << shard
+	return o.absent == 0
 }
 
 func (o *own) isAbsent(shard int) bool {

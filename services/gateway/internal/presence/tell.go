@@ -69,7 +69,9 @@ func (m *Mirror) register(ctx context.Context, shard int) {
 			return
 		}
 	}
-	m.own.registered(shard)
+	if m.own.registered(shard) {
+		wake(m.beats) // presence may wait for us
+	}
 }
 
 // giveUp drops what waits: the digests of the next heartbeat will differ, and presence will ask for everything.

@@ -30,6 +30,9 @@ var snapshotLua string
 //go:embed lua/seen.lua
 var seenLua string
 
+//go:embed lua/expect.lua
+var expectLua string
+
 // script is one operation on one shard: the common beginning and its own part.
 type script struct {
 	name string
@@ -43,12 +46,12 @@ func newScript(name, part string) *script {
 }
 
 type scripts struct {
-	apply, beat, resync, reap, tick, snapshot, seen *script
+	apply, beat, resync, reap, tick, snapshot, seen, expect *script
 }
 
 func newScripts() scripts {
 	return scripts{
 		newScript("apply", applyLua), newScript("beat", beatLua), newScript("resync", resyncLua), newScript("reap", reapLua),
-		newScript("tick", tickLua), newScript("snapshot", snapshotLua), newScript("seen", seenLua),
+		newScript("tick", tickLua), newScript("snapshot", snapshotLua), newScript("seen", seenLua), newScript("expect", expectLua),
 	}
 }

@@ -51,11 +51,12 @@ func (s *Store) Heartbeat(ctx context.Context, req api.HeartbeatRequest) (api.He
 		calls = append(calls, call{i, s.gatewayKeys(i, req.Gateway), args})
 	}
 	results, err := s.run(ctx, s.scripts.beat, calls)
+	s.hear(req.Gateway)
 	var resp api.HeartbeatResponse
 	if err != nil {
 		return resp, results, err
 	}
-	for _, r := range results {
+	for _, r := range results[:len(calls)] { // what follows is of another script
 		resp.Shards[r.Shard] = api.ShardState{
 			Epoch: r.Epoch, Version: r.Version, Settling: r.Settling, Resync: len(r.more) == 1 && r.more[0] == "1",
 		}
@@ -115,7 +116,7 @@ func (s *Store) Snapshot(ctx context.Context, shard int, after string, page int)
 	if err != nil {
 		return api.SnapshotResponse{}, results, err
 	}
-	r := results[0]
+	r := results[0] // what may follow is of another script
 	resp := api.SnapshotResponse{Epoch: r.Epoch, Version: r.Version, Settling: r.Settling, Online: r.more}
 	slices.Sort(resp.Online)
 	if after != "" {
@@ -157,7 +158,7 @@ func (s *Store) LastSeen(ctx context.Context, users []string) ([]int64, []Result
 		return nil, results, err
 	}
 	out := make([]int64, len(users))
-	for _, r := range results {
+	for _, r := range results[:len(calls)] {
 		for j, v := range r.more {
 			out[at[r.Shard][j]], _ = integer(v)
 		}

@@ -40,6 +40,7 @@ type Store struct {
 
 	mu    sync.Mutex
 	marks [api.PresenceShards]mark
+	heard map[string]time.Time // gateways that sent a heartbeat within about a lease
 }
 
 // mark is the last that this replica knows to be stored in a shard.
@@ -74,7 +75,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Store {
 	if cfg.GraceStep == 0 {
 		cfg.GraceStep = 1000
 	}
-	s := &Store{rdb: rdb, cfg: cfg, replica: rand.Text(), scripts: newScripts(), now: time.Now}
+	s := &Store{rdb: rdb, cfg: cfg, replica: rand.Text(), scripts: newScripts(), now: time.Now, heard: map[string]time.Time{}}
 	for i := range s.keys {
 		s.shards = append(s.shards, i)
 		for _, name := range []string{"meta", "lease", "users", "grace", "seen", "marks"} {
@@ -113,8 +114,55 @@ func (s *Store) header(shard, more int) []any {
 		s.cfg.Lease.Milliseconds(), s.cfg.Grace.Milliseconds(), s.cfg.Settle.Milliseconds(), gap.Milliseconds())
 }
 
-// run sends all calls at once. It returns the results of those that worked, in order, and the errors of the others.
+// hear remembers a gateway for a lease.
+func (s *Store) hear(gateway string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if _, ok := s.heard[gateway]; !ok {
+		for g, at := range s.heard {
+			if now.Sub(at) > s.cfg.Lease {
+				delete(s.heard, g)
+			}
+		}
+	}
+	s.heard[gateway] = now
+}
+
+// lately are the gateways that were heard within the last lease.
+func (s *Store) lately() (list []any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g, at := range s.heard {
+		if s.now().Sub(at) <= s.cfg.Lease {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// run is send, and has shards that begin an epoch wait for the gateways that this replica knows of.
 func (s *Store) run(ctx context.Context, sc *script, calls []call) ([]Result, error) {
+	results, err := s.send(ctx, sc, calls)
+	gateways := s.lately()
+	if len(gateways) == 0 {
+		return results, err
+	}
+	var expect []call
+	for _, r := range results {
+		if r.New && r.Settling {
+			expect = append(expect, call{r.Shard, s.keys[r.Shard], append(s.header(r.Shard, len(gateways)), gateways...)})
+		}
+	}
+	if len(expect) == 0 {
+		return results, err
+	}
+	more, merr := s.send(ctx, s.scripts.expect, expect)
+	return append(results, more...), errors.Join(err, merr)
+}
+
+// send sends all calls at once. It returns the results of those that worked, in order, and the errors of the others.
+func (s *Store) send(ctx context.Context, sc *script, calls []call) ([]Result, error) {
 	cmds := make([]*redis.Cmd, len(calls))
 	pipe := s.rdb.Pipeline()
 	for i, c := range calls {

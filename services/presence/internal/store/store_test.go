@@ -379,3 +379,49 @@ func TestWhileAShardSettlesNothingIsAnnounced(t *testing.T) {
 		}
 	})
 }
+
+// The settling time is over, but a gateway that is there has not registered: the shard stays unknown, where it would be wrong. One that never
+// does keeps it so for three times as long at most.
+func TestAShardThatSettlesWaitsForWhoIsLate(t *testing.T) {
+	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
+		cfg := quick
+		cfg.Settle, cfg.Lease = 800*time.Millisecond, 5*time.Second // of a short lease a slow machine makes gaps, which do not count
+		w := newWorld(t, rdb, cfg)
+		s := api.PresenceShard("avi")
+		settling := func(held ...api.SessionChange) bool {
+			w.beat("prompt")
+			return w.beat("late", held...).Shards[s].Settling
+		}
+		avi := came(1, "avi")
+		if !settling(avi) {
+			t.Fatal("an empty store does not settle")
+		}
+		began := time.Now()
+		for until := cfg.Settle * 5 / 4; time.Since(began) < until; {
+			if !settling(avi) && time.Since(began) < until {
+				t.Fatalf("settled after %s without the gateway that is late", time.Since(began))
+			}
+		}
+		w.take(w.next().Resync(context.Background(), api.ResyncRequest{Gateway: "late", Shard: s, Sessions: []api.SessionChange{avi}}))
+		if settling(avi); settling(avi) {
+			t.Fatal("not settled when all have registered")
+		}
+		if got := w.snapshot(); !slices.Equal(got, []string{"avi"}) || len(w.events) > 0 {
+			t.Fatalf("after settling: %v, events %v", got, w.events)
+		}
+
+		// One that says nothing any more is waited for as well, for a lease.
+		flush(t, rdb)
+		w.tick()
+		w.tick()
+		began = time.Now()
+		testx.Eventually(t, "the shard has settled", 20*time.Second, func() bool { return !w.beat("prompt").Shards[s].Settling })
+		if d := time.Since(began); d < 2*cfg.Settle {
+			t.Errorf("settled after %s, while a gateway that was heard before the loss has said nothing", d)
+		}
+
+		flush(t, rdb)
+		testx.Eventually(t, "the loss is seen", 5*time.Second, func() bool { return settling(avi) })
+		testx.Eventually(t, "who never registers is not waited for for ever", 5*time.Second, func() bool { return !settling(avi) })
+	})
+}

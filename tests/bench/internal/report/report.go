@@ -16,6 +16,18 @@ type Budget struct {
 	Met                         bool
 }
 
+func (b Budget) cells() []string {
+	met := "**no**"
+	if b.Met {
+		met = "yes"
+	}
+	return []string{b.What, b.Budget, b.Relay, b.Parley, met}
+}
+
+func (b Budget) row() string { return tableRow(b.cells()) }
+
+func tableRow(cells []string) string { return "| " + strings.Join(cells, " | ") + " |" }
+
 // Table is the detail of a scenario.
 type Table struct {
 	Title string
@@ -50,11 +62,7 @@ func (r *Report) Write(w io.Writer) error {
 	if len(r.budgets) > 0 {
 		sum := Table{Head: []string{"what", "budget", "relay", "Parley", "met"}}
 		for _, x := range r.budgets {
-			met := "**no**"
-			if x.Met {
-				met = "yes"
-			}
-			sum.Row(x.What, x.Budget, x.Relay, x.Parley, met)
+			sum.Row(x.cells()...)
 		}
 		sum.write(&b)
 	}
@@ -74,7 +82,7 @@ func (t *Table) write(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "| %s |\n|%s\n", strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
 	for _, row := range t.Rows {
-		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		b.WriteString(tableRow(row) + "\n")
 	}
 	b.WriteByte('\n')
 }
@@ -85,49 +93,66 @@ const (
 	End   = "<!-- bench: end -->"
 )
 
-// Into replaces what is between the marks of a file; part: only the tables that the report has, each with a word on where it comes from.
+// Into replaces what is between the marks of a file. Part says that this was no whole run: what it did not measure stays, and what it
+// did says where and when.
 func (r *Report) Into(path string, part bool) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the page of results: %w", err)
 	}
 	head, rest, ok1 := strings.Cut(string(old), Begin)
-	kept, tail, ok2 := strings.Cut(rest, End)
+	results, tail, ok2 := strings.Cut(rest, End)
 	if !ok1 || !ok2 {
 		return fmt.Errorf("%s has no marks %s and %s", path, Begin, End)
 	}
 	var b strings.Builder
-	b.WriteString(head + Begin + "\n")
 	if part {
-		b.WriteString(r.among(strings.TrimPrefix(kept, "\n")))
+		b.WriteString(r.merged(strings.TrimSpace(results)))
 	} else if err := r.Write(&b); err != nil {
 		return err
 	}
-	b.WriteString(End + tail)
-	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil { //nolint:gosec // a page for everybody
+	if err := os.WriteFile(path, []byte(head+Begin+"\n"+b.String()+End+tail), 0o644); err != nil { //nolint:gosec // a page for everybody
 		return fmt.Errorf("write the page of results: %w", err)
 	}
 	return nil
 }
 
-// among puts the tables in the place of those of the same title, or behind all others.
-func (r *Report) among(old string) string {
-	const title = "### "
-	sections := strings.Split(strings.TrimSuffix(old, "\n"), "\n"+title)
+const sectionMark = "\n### "
+
+// merged puts the report's tables and lines in the place of those with the same title, or behind them.
+func (r *Report) merged(old string) string {
+	sections := strings.Split(old, sectionMark)
+	for _, x := range r.budgets {
+		sections[0] = put(sections[0], "| "+x.What+" |", x.row())
+	}
 	for _, t := range r.tables {
-		from := *t
-		from.Note = strings.TrimSpace(t.Note + "\n\nMeasured apart from the other tables: " + r.Machine)
+		own := *t
+		own.Note = strings.TrimSpace(own.Note + "\n\nMeasured on its own: " + r.Machine)
 		var b strings.Builder
-		from.write(&b)
-		mine := strings.TrimPrefix(strings.TrimSuffix(b.String(), "\n"), title)
-		at := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, t.Title+"\n") })
-		if at < 0 {
-			sections = append(sections, mine)
+		own.write(&b)
+		text := strings.TrimPrefix(b.String(), sectionMark[1:])
+		i := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, t.Title+"\n") })
+		if i < 0 {
+			sections = append(sections, text)
 		} else {
-			sections[at] = mine
+			sections[i] = text
 		}
 	}
-	return strings.Join(sections, "\n"+title) + "\n"
+	for i := range sections {
+		sections[i] = strings.TrimSpace(sections[i]) + "\n"
+	}
+	return strings.Join(sections, sectionMark) + "\n"
+}
+
+// put replaces the line that begins with prefix, or adds one at the end.
+func put(text, prefix, line string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, prefix) }); i >= 0 {
+		lines[i] = line
+	} else {
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Ms prints a duration in milliseconds.

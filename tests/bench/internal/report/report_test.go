@@ -37,6 +37,49 @@ func TestIntoReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	}
 }
 
+func TestAPartialRunKeepsTheRest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(path, []byte(Begin+"\n"+End), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	whole := &Report{Machine: "a quiet day"}
+	for _, what := range []string{"speed", "weight"} {
+		whole.Budget(Budget{What: what, Parley: "2"})
+		whole.Table(&Table{Title: what, Head: []string{"a"}}).Row("old")
+	}
+	part := &Report{Machine: "another day"}
+	for _, what := range []string{"weight", "smell"} {
+		part.Budget(Budget{What: what, Parley: "1", Met: true})
+		part.Table(&Table{Title: what, Note: "A note.", Head: []string{"a"}}).Row("new")
+	}
+	var first string
+	for i, r := range []*Report{whole, part, part} {
+		if err := r.Into(path, r == part); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch i {
+		case 1:
+			first = string(b)
+		case 2:
+			if string(b) != first {
+				t.Fatalf("the same again changes the page:\n%s", b)
+			}
+		}
+	}
+	section := func(name, row string) string {
+		return "### " + name + "\n\nA note.\n\nMeasured on its own: another day\n\n| a |\n|---|\n| " + row + " |\n\n"
+	}
+	want := Begin + "\na quiet day\n\n| what | budget | relay | Parley | met |\n|---|---|---|---|---|\n| speed |  |  | 2 | **no** |\n| weight |  |  | 1 | yes |\n| smell |  |  | 1 | yes |\n\n" +
+		"### speed\n\n| a |\n|---|\n| old |\n\n" + section("weight", "new") + section("smell", "new") + End
+	if first != want {
+		t.Fatalf("got:\n%s\nwant:\n%s", first, want)
+	}
+}
+
 func TestFigures(t *testing.T) {
 	for got, want := range map[string]string{
 		Count(0): "0", Count(999): "999", Count(1000): "1,000", Count(1234567): "1,234,567",
@@ -45,38 +88,5 @@ func TestFigures(t *testing.T) {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
-	}
-}
-
-func TestIntoReplacesSomeTables(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "page.md")
-	whole := &Report{Machine: "two cores"}
-	for _, title := range []string{"One", "Two"} {
-		whole.Table(&Table{Title: title, Head: []string{"a"}}).Row("old " + title)
-	}
-	if err := os.WriteFile(path, []byte(Begin+"\n"+End+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := whole.Into(path, false); err != nil {
-		t.Fatal(err)
-	}
-	part := &Report{Machine: "four cores"}
-	for _, title := range []string{"One", "Three"} {
-		part.Table(&Table{Title: title, Head: []string{"a"}}).Row("new " + title)
-	}
-	for range 2 { // the second time finds its own
-		if err := part.Into(path, true); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const apart = "Measured apart from the other tables: four cores\n\n"
-	want := Begin + "\ntwo cores\n\n### One\n\n" + apart + "| a |\n|---|\n| new One |\n\n### Two\n\n| a |\n|---|\n| old Two |\n\n" +
-		"### Three\n\n" + apart + "| a |\n|---|\n| new Three |\n\n" + End + "\n"
-	if string(b) != want {
-		t.Fatalf("got:\n%s\nwant:\n%s", b, want)
 	}
 }

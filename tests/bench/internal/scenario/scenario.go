@@ -30,6 +30,7 @@ var All = []Scenario{
 	{"takeover", "a gateway is killed", false, takeover},
 	{"login", "a login storm beside chat", false, login},
 	{"socketio", "clients of the seed system beside native ones", false, socketio},
+	{"presence-storm", "everybody connects at once and sees everybody else", true, presenceStorm},
 	{"durable", "three nodes, every write synced to disk", true, durable},
 	{"partitions", "1, 4 and 16 partitions", true, partitions},
 	{"held", "connections held", true, held},

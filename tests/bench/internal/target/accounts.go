@@ -41,5 +41,33 @@ INSERT INTO auth_users (username, folded, password, created) SELECT 'u' || CAST(
 	return nil
 }
 
+// addContacts makes each user a contact of the n/2 before and the n/2 after it, round and round.
+func addContacts(url string, users, n int) error {
+	db, err := sqldb.Open(sqldb.Config{URL: url, Conns: 2})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	for d := 1; d <= n/2; d++ {
+		_, err = db.Write.ExecContext(ctx, `
+INSERT INTO auth_contacts (user_id, peer_id, accepted, created)
+SELECT a.id, b.id, 1, 1 FROM (SELECT id, CAST(SUBSTR(username, 2) AS INTEGER) AS i FROM auth_users) a
+JOIN (SELECT id, CAST(SUBSTR(username, 2) AS INTEGER) AS i FROM auth_users) b ON b.i = (a.i + CAST($1 AS INTEGER)) % CAST($2 AS INTEGER)
+UNION ALL
+SELECT b.id, a.id, 1, 1 FROM (SELECT id, CAST(SUBSTR(username, 2) AS INTEGER) AS i FROM auth_users) a
+JOIN (SELECT id, CAST(SUBSTR(username, 2) AS INTEGER) AS i FROM auth_users) b ON b.i = (a.i + CAST($1 AS INTEGER)) % CAST($2 AS INTEGER)`, d, users)
+		if err != nil {
+			return fmt.Errorf("add contacts: %w", err)
+		}
+	}
+	// A database that has been running knows its tables.
+	if _, err := db.Write.ExecContext(ctx, `ANALYZE`); err != nil {
+		return fmt.Errorf("analyze the contacts: %w", err)
+	}
+	return nil
+}
+
 // User is the name of account i.
 func User(i int) string { return fmt.Sprintf("u%d", i) }

@@ -17,17 +17,17 @@ const (
 	natsCluster                 // three nodes that write through to the disk before they answer
 )
 
-// startNATS starts the servers and returns the URL for clients.
-func startNATS(g *proc.Group, o Options, name string, kind natsKind) (string, error) {
+// startNATS starts the servers and returns the URL for clients, and where the servers tell what they have carried.
+func startNATS(g *proc.Group, o Options, name string, kind natsKind) (url string, monitors []string, err error) {
 	nodes := 1
 	if kind == natsCluster {
 		nodes = 3
 	}
-	ports, routes := make([]int, 2*nodes), make([]string, nodes)
+	ports, routes := make([]int, 3*nodes), make([]string, nodes)
 	for i := range ports {
 		port, err := proc.FreePort()
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
 		ports[i] = port
 	}
@@ -38,7 +38,7 @@ func startNATS(g *proc.Group, o Options, name string, kind natsKind) (string, er
 	var started []*proc.Process
 	for i := range nodes {
 		id := fmt.Sprintf("%s-%d", name, i)
-		conf := fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\n", id, ports[i])
+		conf := fmt.Sprintf("server_name: %s\nlisten: \"127.0.0.1:%d\"\nhttp: \"127.0.0.1:%d\"\n", id, ports[i], ports[2*nodes+i])
 		if kind != natsPlain {
 			sync := ""
 			if kind == natsCluster {
@@ -51,19 +51,20 @@ func startNATS(g *proc.Group, o Options, name string, kind natsKind) (string, er
 		}
 		file := filepath.Join(o.Work, id+".conf")
 		if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-			return "", fmt.Errorf("write a configuration: %w", err)
+			return "", nil, fmt.Errorf("write a configuration: %w", err)
 		}
 		p, err := g.Start(proc.Spec{Name: id, Path: filepath.Join(o.Bin, "nats-server"), Args: []string{"-c", file}})
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
 		started = append(started, p)
 		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
+		monitors = append(monitors, fmt.Sprintf("http://127.0.0.1:%d", ports[2*nodes+i]))
 	}
 	for i, p := range started {
 		if err := p.Wait("nats-server listens", startTimeout, func() error { return proc.Answers(strings.TrimPrefix(urls[i], "nats://")) }); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
-	return strings.Join(urls, ","), nil
+	return strings.Join(urls, ","), monitors, nil
 }

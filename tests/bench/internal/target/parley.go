@@ -29,6 +29,7 @@ type Variant struct {
 	AllInOne   bool // one process with SQLite
 	Cluster    bool // three nats-servers, R3, every write synced to disk
 	Partitions int  // 0: Parley's default
+	Contacts   int  // of each user, by consent; 0: everybody is everybody's
 }
 
 type parley struct {
@@ -40,6 +41,7 @@ type parley struct {
 	tokens  sync.Map // tokenKey → access token
 	admin   map[string]string
 	settled func(context.Context) error
+	carried func() (Carried, error)
 	before  []func() // to do before the processes are stopped
 	after   []func() // to do when they have ended
 }
@@ -65,6 +67,9 @@ func Parley(o Options, v Variant) (_ Target, err error) {
 		// The seed's clients are deaf for 3 s after they have connected; those of the benchmark are not.
 		"PARLEY_SOCKETIO_DELAY=0s",
 	}
+	if v.Contacts > 0 {
+		env = append(env, "PARLEY_DIRECTORY_MODE=roster")
+	}
 	if v.Partitions > 0 {
 		env = append(env, "PARLEY_PARTITIONS="+strconv.Itoa(v.Partitions))
 	}
@@ -80,7 +85,7 @@ func (p *parley) startServices(o Options, v Variant, env []string) error {
 		kind = natsCluster
 		env = append(env, "PARLEY_NATS_REPLICAS=3")
 	}
-	natsURL, err := startNATS(p.group, o, "nats", kind)
+	natsURL, monitors, err := startNATS(p.group, o, "nats", kind)
 	if err != nil {
 		return err
 	}
@@ -103,6 +108,11 @@ func (p *parley) startServices(o Options, v Variant, env []string) error {
 	if err := addUsers(sqlURL, o.Users); err != nil {
 		return err
 	}
+	if v.Contacts > 0 {
+		if err := addContacts(sqlURL, o.Users, v.Contacts); err != nil {
+			return err
+		}
+	}
 	for i := range o.doors() {
 		if err := p.startDoor(fmt.Sprintf("gateway-%d", i), o, env); err != nil {
 			return err
@@ -114,6 +124,10 @@ func (p *parley) startServices(o Options, v Variant, env []string) error {
 	}
 	p.before = append(p.before, w.close)
 	p.settled = w.wait
+	p.carried, err = watchPresence(w.nc, monitors)
+	if err != nil {
+		return err
+	}
 	return nil
 }
 

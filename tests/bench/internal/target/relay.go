@@ -27,7 +27,7 @@ func Relay(o Options) (_ Target, err error) {
 			r.Stop()
 		}
 	}()
-	url, err := startNATS(r.group, o, "relay-nats", natsPlain)
+	url, _, err := startNATS(r.group, o, "relay-nats", natsPlain)
 	if err != nil {
 		return nil, err
 	}

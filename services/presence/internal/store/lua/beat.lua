@@ -10,4 +10,12 @@ own()
 redis.call('ZADD', KEYS[2], ms(now), ARGV[9])
 keep()
 local differs = n ~= tonumber(ARGV[11]) or hi ~= tonumber(ARGV[12]) or lo ~= tonumber(ARGV[13])
+if since > 0 then
+  -- Without a comparison nothing is known, so it counts as late.
+  if differs or ARGV[10] ~= '1' then
+    redis.call('HSET', KEYS[1], 'late:' .. ARGV[9], ms(now))
+  else
+    redis.call('HDEL', KEYS[1], 'late:' .. ARGV[9])
+  end
+end
 return finish({ (ARGV[10] == '1' and differs) and 1 or 0 })

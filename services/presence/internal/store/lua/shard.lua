@@ -1,6 +1,7 @@
 -- What every script begins with: the state of one shard, and the two ways in which time or data can be lost.
 --
--- KEYS 1 meta   hash: epoch, version, settle (ms when settling began), at (ms of the last script)
+-- KEYS 1 meta   hash: epoch, version, settle (ms when settling began), at (ms of the last script), and while it settles
+--               late:<gateway> -> ms, for those who have called but not registered all their sessions
 --      2 lease  zset: gateway -> ms of its last heartbeat
 --      3 users  hash: user -> number of sessions that gateways with a lease hold
 --      4 grace  zset: user without sessions, still announced online -> ms when the last one went
@@ -57,10 +58,20 @@ if now - at > gap or at - now > gap then
   end
 end
 
+-- A shard that settles waits for gateways that are slow, but not for ever: until then it is unknown, afterwards it would be wrong.
+local function late()
+  local meta = redis.call('HGETALL', KEYS[1])
+  for i = 1, #meta, 2 do
+    if string.sub(meta[i], 1, 5) == 'late:' and tonumber(meta[i + 1]) + lease > now then return true end
+  end
+  return false
+end
+
 local function begin()
-  settling = since > 0 and now < since + settle
+  settling = since > 0 and (now < since + settle or now < since + 3 * settle and late())
   if since > 0 and not settling then
-    redis.call('HDEL', KEYS[1], 'settle')
+    redis.call('DEL', KEYS[1]) -- with all that were late; finish and this write the rest again
+    redis.call('HSET', KEYS[1], 'epoch', epoch)
     since, notice = 0, notice + 2
   end
 end
