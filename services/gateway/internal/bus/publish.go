@@ -328,6 +328,16 @@ func (p *Publisher) fetch(m *Publication) {
 		}
 		return
 	}
+	// What an older stream stored a moment ago is a duplicate as well when it is sent again.
+	if m.dup && int64(m.seq) <= m.After {
+		if last, err := p.bus.LastSeq(ctx, m.P); err != nil || last < m.After {
+			if p.take(m) {
+				p.failed.Inc()
+				m.Done(nil, errBack)
+			}
+			return
+		}
+	}
 	if !m.dup {
 		p.byHand.Inc()
 		p.bus.redeliver(m.Room, m.P, raw)

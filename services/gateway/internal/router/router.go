@@ -97,6 +97,7 @@ type partition struct {
 	maxSeen atomic.Int64 // nothing above it has been routed
 	checked atomic.Int64 // everything up to it that concerns users here was routed, or they were not here yet
 	seen    *seen
+	top     place // of the live copies; of router.Run's goroutine only
 	// repairing: a fetch is under way; announcements wait in hold.
 	repairing bool
 	hold      []api.Applied
@@ -104,7 +105,7 @@ type partition struct {
 
 type metrics struct {
 	routed, twins, repaired, holes, garbage prometheus.Counter
-	late                                    prometheus.Counter
+	late, stale                             prometheus.Counter
 	delay                                   prometheus.Histogram
 }
 
@@ -128,6 +129,7 @@ func New(src Source, log *slog.Logger, reg prometheus.Registerer) *Router {
 		copies: make(chan bus.Copy, copyQueue), applied: make(chan api.Applied, 256), fetched: make(chan fetch, api.MaxPartitions),
 		m: metrics{
 			routed:   counter("routed_total", "Messages routed to users of this gateway."),
+			stale:    counter("stale_total", "Copies dropped because the stream has gone back: an old copy of it was restored."),
 			twins:    counter("twins_total", "Copies dropped because the message was routed already."),
 			repaired: counter("repaired_total", "Messages that came by SQL because their live copy did not."),
 			holes:    counter("applied_holes_total", "Missing announcements of history that were asked for."),
@@ -277,6 +279,15 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 }
 
+// place is a seq and when it was stored.
+type place struct {
+	seq int64
+	at  time.Time
+}
+
+// clocks is how far those of two NATS nodes may be apart.
+const clocks = 5 * time.Second
+
 func (r *Router) copy(c bus.Copy) {
 	rm, err := subject.ParseDeliver(c.Subject)
 	if err != nil {
@@ -305,6 +316,14 @@ func (r *Router) copy(c bus.Copy) {
 		return
 	}
 	part := &r.parts[p]
+	if c.Seq < part.top.seq && c.Time.After(part.top.at.Add(clocks)) {
+		// It was stored after one with a higher seq: an old copy of the stream was restored. Should clocks be to blame, the repair brings it.
+		r.m.stale.Inc()
+		return
+	}
+	if c.Seq > part.top.seq {
+		part.top = place{c.Seq, c.Time}
+	}
 	// Before anybody looks for sessions: who is added after this sees the seq in Position.
 	if c.Seq > part.maxSeen.Load() {
 		part.maxSeen.Store(c.Seq)

@@ -320,3 +320,22 @@ func TestSeenAgainstAModel(t *testing.T) {
 		t.Fatal("unbounded")
 	}
 }
+
+// What an old copy of the stream stores after younger messages were seen is not shown: it was not accepted, and its seqs belong to others.
+func TestCopiesOfAStreamThatWentBackAreDropped(t *testing.T) {
+	r := start(t, &history{}, 0)
+	m := newMember()
+	_ = r.Add("Lisa", m)
+	r.Copies() <- live(lisa, 9, 0)
+	next(t, m)
+	old := live(lisa, 5, 0)
+	old.Time = time.Now().Add(2 * clocks)
+	r.Copies() <- old
+	late := live(lisa, 6, 0)
+	late.Time = time.Now().Add(-time.Minute) // one that was on its way for long is another matter
+	r.Copies() <- late
+	if d := next(t, m); d.Message.Seq != 6 || !d.Message.Late {
+		t.Fatalf("got %+v", d.Message)
+	}
+	nothing(t, r, m, lisa, 10)
+}
