@@ -5,16 +5,18 @@ HTTP ?= 127.0.0.1:8080
 DATA ?= data
 FUZZTIME ?= 10s
 BENCH ?=
+CHAOS ?= 30m
+CHAOS_SEED ?=
 
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long test-deps lint fmt fuzz bench bench-long test-gowork-off clean
+.PHONY: help run build test test-long chaos test-deps lint fmt fuzz bench bench-long test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo "Settings: HTTP=$(HTTP) DATA=$(DATA) FUZZTIME=$(FUZZTIME)"
+	@echo "Settings: HTTP=$(HTTP) DATA=$(DATA) FUZZTIME=$(FUZZTIME) CHAOS=$(CHAOS)"
 
 run: build ## build and start everything in one process, with demo users, on HTTP, keeping its data in DATA
 	exec bin/parley serve --http $(HTTP) --data $(DATA)
@@ -28,6 +30,9 @@ test: test-deps ## vet, then all tests of all modules under the race detector
 
 test-long: test-deps ## the outage of NATS with its full three minutes
 	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -timeout 20m ./outage
+
+chaos: test-deps ## break everything for CHAOS=30m under people who chat, then check; CHAOS_SEED=N repeats a run
+	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -count=1 -timeout 0 -v . ./checker ./link
 
 test-deps: ## install what the tests need by apt-get, or say what is missing
 	@.ci/test-deps

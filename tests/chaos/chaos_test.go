@@ -2,6 +2,7 @@
 package chaos
 
 import (
+	"os"
 	"testing"
 
 	"parley/tests/chaos/checker"
@@ -9,6 +10,14 @@ import (
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
+
+// byHand marks what `make chaos` runs and `make test` does not: each takes a minute or more.
+func byHand(t *testing.T) {
+	t.Helper()
+	if os.Getenv("PARLEY_CHAOS") == "" {
+		t.Skip("make chaos runs it")
+	}
+}
 
 // judge checks a history and prints the shrunk rooms of the first violations of each kind.
 func judge(t *testing.T, h *checker.History) {

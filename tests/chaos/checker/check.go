@@ -58,6 +58,7 @@ type sending struct {
 	content  string
 	after    int64 // highest seq accepted in the room before it first went out
 	outcome  bool
+	again    bool   // sent more than once
 	rejected string // content that was refused; "" for none
 }
 
@@ -121,8 +122,10 @@ func (c *check) event(i int, e *Event) {
 		}
 	case Sent:
 		r := c.room(e.Room)
-		if r.sent[m] == nil {
+		if s := r.sent[m]; s == nil {
 			r.sent[m] = &sending{index: i, content: e.Content, after: r.accepted}
+		} else {
+			s.again = true
 		}
 	case Refused:
 		r := c.room(e.Room)
@@ -219,6 +222,8 @@ func (c *check) received(d device, m message, e *Event) {
 	key := sighting{d, m}
 	if have, ok := c.seen[key]; ok {
 		switch {
+		case what.Echoes && e.Sender == e.User && r.sent[m].again:
+			// Who sends again is shown again what he said.
 		case have.session == e.Session:
 			c.violate(Twice, e, "twice in one session")
 		case what.Dedupes:

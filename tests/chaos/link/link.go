@@ -25,6 +25,9 @@ type Way struct {
 // retransmit is the shortest time after which TCP sends again (RFC 6298 says 1 s, Linux 200 ms).
 const retransmit = 200 * time.Millisecond
 
+// refusal is how long a cut link takes to refuse a connection.
+const refusal = 500 * time.Millisecond
+
 // queued chunks of one direction: what a link has in flight. More is not read, so that the sender's own buffers fill.
 const queued = 64
 
@@ -139,9 +142,14 @@ func (l *Link) accept() {
 
 func (l *Link) serve(in net.Conn) {
 	l.mu.Lock()
-	down := l.down
+	down, changed := l.down, l.changed
 	l.mu.Unlock()
 	if down {
+		// Not at once: who tries again at once would do nothing else.
+		select {
+		case <-time.After(refusal):
+		case <-changed:
+		}
 		in.Close()
 		return
 	}

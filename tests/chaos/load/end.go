@@ -24,18 +24,9 @@ const (
 // Finish ends the talking, waits until everything has come to rest, asks for what can be asked for, and gives the history.
 func (w *World) Finish() *checker.History {
 	w.t.Helper()
-	w.quiet.Store(true)
-	talked := make(chan struct{})
-	go func() {
-		w.sending.Wait()
-		close(talked)
-	}()
-	select {
-	case <-talked:
-	case <-time.After(outcomeBound):
-		w.t.Errorf("after %s, messages are without an outcome", outcomeBound)
-	}
+	w.Hush()
 	w.Wait("everybody is back", outcomeBound, w.AllThere)
+	w.wake()
 	w.c.WaitCalm(calmBound)
 	w.rest()
 	w.markers()
@@ -47,6 +38,40 @@ func (w *World) Finish() *checker.History {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return &w.history
+}
+
+// wake lets the old clients connect again. One whose signs of life did not come through was signed out, and learns that when it next sends.
+func (w *World) wake() {
+	w.t.Helper()
+	for _, d := range w.devices {
+		if d.sort != old {
+			continue
+		}
+		d.mu.Lock()
+		l := d.line
+		d.mu.Unlock()
+		if l != nil {
+			d.detach()
+			l.drop()
+		}
+	}
+	w.Wait("the old clients are back", outcomeBound, w.AllThere)
+}
+
+// Hush ends the talking, and returns when every message has an outcome.
+func (w *World) Hush() {
+	w.t.Helper()
+	w.quiet.Store(true)
+	talked := make(chan struct{})
+	go func() {
+		w.sending.Wait()
+		close(talked)
+	}()
+	select {
+	case <-talked:
+	case <-time.After(outcomeBound):
+		w.t.Errorf("after %s, messages are without an outcome", outcomeBound)
+	}
 }
 
 // rest waits until nothing comes any more.
@@ -236,4 +261,19 @@ func (w *World) SoFar(k checker.Kind) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.counts[k]
+}
+
+// Talk begins again after Hush.
+func (w *World) Talk() {
+	w.quiet.Store(false)
+	for i, d := range w.devices {
+		if w.o.Mute && i%3 == 2 {
+			continue
+		}
+		w.sending.Add(1)
+		w.wg.Go(func() {
+			defer w.sending.Done()
+			d.talk()
+		})
+	}
 }

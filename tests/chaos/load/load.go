@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,6 +30,11 @@ type Options struct {
 	Rate  float64 // messages a second of all together
 	Stay  time.Duration
 	Seed  uint64
+	// Resend: after an acceptance, people now and then send the same again under the same id, as who never got it would.
+	Resend bool
+	// Pinned: device i connects to gateway i mod 3 only, past the balancer. Mute: those at the last gateway only listen.
+	Pinned, Mute bool
+	Pad          int // bytes that each message has beside its text
 }
 
 // World is all people and what they have seen.
@@ -47,6 +53,7 @@ type World struct {
 
 	mu      sync.Mutex
 	history checker.History
+	pad     string
 	visits  int
 	counts  [16]int // of events, by kind
 	people  []*person
@@ -114,7 +121,7 @@ type device struct {
 	online  map[string]bool
 	unknown bool
 	top     map[string]int64
-	lastID  map[string]string
+	lastID  map[string]lastSent
 	errs    []string // what the server said that answers nothing
 	leave   chan bool
 	ws      *websocket.Conn // of a visitor
@@ -140,6 +147,9 @@ func New(t testing.TB, c *cluster.Cluster, o Options) *World {
 	t.Helper()
 	w := &World{t: t, c: c, o: o, start: time.Now(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 20 * time.Second}}
 	w.ctx, w.end = context.WithCancel(context.Background())
+	if o.Pad > 0 {
+		w.pad = " " + strings.Repeat("x", o.Pad)
+	}
 	for i := range o.Users {
 		w.people = append(w.people, &person{name: fmt.Sprintf("u%03d", i)})
 	}
@@ -189,13 +199,24 @@ func (w *World) register(name string) error {
 func (w *World) add(p *person, s sort, name string) *device {
 	n := uint64(len(w.devices))
 	d := &device{w: w, p: p, name: name, sort: s, r: rand.New(rand.NewPCG(w.o.Seed, n)), seen: map[string]bool{}, up: make(chan struct{}),
-		online: map[string]bool{}, top: map[string]int64{}, lastID: map[string]string{}, leave: make(chan bool, 1)}
+		online: map[string]bool{}, top: map[string]int64{}, lastID: map[string]lastSent{}, leave: make(chan bool, 1)}
 	p.devices = append(p.devices, d)
 	w.devices = append(w.devices, d)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.history.Devices = append(w.history.Devices, checker.Device{User: p.name, Name: name, Dedupes: s == sdk, Keeps: s == sdk || s == named, Echoes: s == old})
+	if w.o.Pinned {
+		d.base = w.c.Gateways[n%3].URL
+	}
 	return d
+}
+
+// entry is where the device connects.
+func (d *device) entry() string {
+	if d.base != "" {
+		return d.base
+	}
+	return d.w.c.Entry.URL
 }
 
 // Start lets everybody in, waits until all have caught up, and then lets them talk.
@@ -205,13 +226,7 @@ func (w *World) Start() {
 		w.wg.Go(d.live)
 	}
 	w.Wait("everybody is there", 2*time.Minute, w.AllThere)
-	for _, d := range w.devices {
-		w.sending.Add(1)
-		w.wg.Go(func() {
-			defer w.sending.Done()
-			d.talk()
-		})
-	}
+	w.Talk()
 }
 
 // Wait polls, and says at the end of its patience who is not there.
@@ -375,7 +390,8 @@ const patience = 20 * time.Second
 func (d *device) say(room string, careless bool) {
 	d.number++
 	id := fmt.Sprintf("%s-%d", d.name, d.number)
-	e := checker.Event{Room: room, Sender: d.p.name, ID: id, Content: fmt.Sprintf("%s says %d", d.name, d.number)}
+	e := checker.Event{Room: room, Sender: d.p.name, ID: id, Content: fmt.Sprintf("%s says %d", d.name, d.number) + d.w.pad}
+	again := d.w.o.Resend && d.r.IntN(3) == 0
 	for retry := false; d.w.ctx.Err() == nil; retry = true {
 		l, err := d.waitLine(d.w.ctx)
 		if err != nil {
@@ -392,9 +408,13 @@ func (d *device) say(room string, careless bool) {
 			e.Kind, e.Seq = checker.Accepted, seq
 			d.record(e)
 			d.mu.Lock()
-			d.lastID[room] = id
+			d.lastID[room] = lastSent{id, time.Now()}
 			d.mu.Unlock()
-			return
+			if !again {
+				return
+			}
+			again = false
+			continue
 		case refused && r.code != "unavailable" && !(retry && r.code == "rate_limited"):
 			e.Kind = checker.Refused
 			d.record(e)
@@ -429,18 +449,26 @@ func (d *device) trespass() {
 	}
 }
 
+type lastSent struct {
+	id string
+	at time.Time
+}
+
+// dedupe is the server's window: an id that is used for another text is noticed within it. The gateway may try for ten seconds, from when the frame has come.
+const dedupe = 30 * time.Second
+
 // reuse gives the id of the last message to another text.
 func (d *device) reuse(room string) {
 	d.mu.Lock()
-	id := d.lastID[room]
+	l := d.lastID[room]
 	d.mu.Unlock()
-	if id != "" {
-		d.mustRefuse(checker.Event{Room: room, Sender: d.p.name, ID: id, Content: "something else"})
+	if l.id != "" && time.Since(l.at) < dedupe/4 {
+		d.mustRefuse(checker.Event{Room: room, Sender: d.p.name, ID: l.id, Content: "something else"})
 	}
 }
 
 func (d *device) mustRefuse(e checker.Event) {
-	ctx, cancel := context.WithTimeout(d.w.ctx, patience)
+	ctx, cancel := context.WithTimeout(d.w.ctx, dedupe/4)
 	defer cancel()
 	l, err := d.waitLine(ctx)
 	if err != nil {

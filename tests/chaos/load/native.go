@@ -64,7 +64,7 @@ func (l sdkLine) bye()  { _ = l.conn.Close() }
 func (l sdkLine) drop() { _ = l.conn.Close() }
 
 func (d *device) sdkOnce() error {
-	api, err := client.New(d.w.c.Entry.URL, d.w.http)
+	api, err := client.New(d.entry(), d.w.http)
 	if err != nil {
 		return err
 	}
@@ -270,11 +270,7 @@ func (d *device) dialPlain(base string) (*websocket.Conn, error) {
 const silence = 12 * time.Second
 
 func (d *device) plainOnce() error {
-	base := d.base
-	if base == "" {
-		base = d.w.c.Entry.URL
-	}
-	ws, err := d.dialPlain(base)
+	ws, err := d.dialPlain(d.entry())
 	if err != nil {
 		return err
 	}

@@ -114,7 +114,7 @@ func (d *device) oldOnce() error {
 	login := fmt.Sprintf("%s-%s-%d", d.p.name, d.name, d.p.wanted)
 	d.p.mu.Unlock()
 	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
-	ws, resp, err := dialer.DialContext(d.w.ctx, "ws"+strings.TrimPrefix(d.w.c.Entry.URL, "http")+"/socket.io/?EIO=4&transport=websocket", nil)
+	ws, resp, err := dialer.DialContext(d.w.ctx, "ws"+strings.TrimPrefix(d.entry(), "http")+"/socket.io/?EIO=4&transport=websocket", nil)
 	if err != nil {
 		if resp != nil {
 			resp.Body.Close()
