@@ -133,7 +133,7 @@ func (c *Cluster) service(kind, db string, pinned bool) {
 		}
 	}
 	s := &Service{Name: fmt.Sprintf("%s %d", kind, n), Kind: kind, c: c, settings: maps.Clone(c.settings)}
-	admin := fmt.Sprintf("127.0.0.1:%d", testx.FreePort(c.t))
+	admin := fmt.Sprintf("127.0.0.1:%d", freePort(c.t))
 	s.Admin, s.settings["admin"] = "http://"+admin, admin
 	if l := c.ToSQL[kind]; l != nil {
 		s.settings["sql-url"] = "postgres://postgres@" + l.Addr + "/" + db + "?sslmode=disable"
@@ -148,7 +148,7 @@ func (c *Cluster) service(kind, db string, pinned bool) {
 	}
 	s.settings["nats-url"] = strings.Join(urls, ",")
 	if kind == "gateway" {
-		addr := fmt.Sprintf("127.0.0.1:%d", testx.FreePort(c.t))
+		addr := fmt.Sprintf("127.0.0.1:%d", freePort(c.t))
 		s.URL, s.settings["http"] = "http://"+addr, addr
 		s.Clients = c.link("clients of "+s.Name, addr)
 		c.Gateways[n] = s
