@@ -131,15 +131,19 @@ func pipe(dst, src net.Conn) {
 }
 
 // freePort is below what the kernel gives to outgoing connections (from 32768 on): a process that is killed finds its port free when it comes back.
-func freePort(t testing.TB) int {
-	for range 100 {
+func (c *Cluster) freePort() int {
+	for range 1000 {
 		port := 12000 + rand.IntN(20000)
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			ln.Close()
+		if err != nil {
+			continue
+		}
+		ln.Close()
+		if !c.ports[port] {
+			c.ports[port] = true
 			return port
 		}
 	}
-	t.Fatal("no free port below 32768")
+	c.t.Fatal("no free port below 32768")
 	return 0
 }
