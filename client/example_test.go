@@ -61,12 +61,21 @@ func ExampleConn_Events() {
 		panic(err)
 	}
 	defer conn.Close()
+	online := map[string]bool{}
 	for ev := range conn.Events() {
 		switch ev := ev.(type) {
 		case client.Message:
 			fmt.Println(ev.SentAt, ev.Sender, ev.Content)
 		case client.Presence:
-			fmt.Println("a first picture of who is online:", ev.Snapshot)
+			if ev.Snapshot { // the whole picture: the first one, and whenever the server could not tell for a while
+				clear(online)
+			}
+			for _, name := range ev.Online {
+				online[name] = true
+			}
+			for _, gone := range ev.Offline {
+				delete(online, gone.Username)
+			}
 		case client.Disconnected:
 			fmt.Println("gone, again in", ev.Wait)
 		case client.CaughtUp:
@@ -76,7 +85,6 @@ func ExampleConn_Events() {
 	}
 	fmt.Println("the end:", conn.Err())
 	// Output:
-	// a first picture of who is online: true
 	// up to date, with a token to go on from: true
 }
 

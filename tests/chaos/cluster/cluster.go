@@ -46,6 +46,7 @@ type Cluster struct {
 	Redis    *testx.Redis
 	Postgres *testx.Pg
 	ToRedis  *link.Link
+	ports    map[int]bool          // given out
 	ToSQL    map[string]*link.Link // by who uses it
 	Entry    *Entry
 
@@ -84,7 +85,7 @@ var defaults = map[string]string{
 // New starts everything and waits until it is ready. All of it ends with the test.
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, settings: maps.Clone(defaults), ToSQL: map[string]*link.Link{}}
+	c := &Cluster{t: t, settings: maps.Clone(defaults), ToSQL: map[string]*link.Link{}, ports: map[int]bool{}}
 	transport := &http.Transport{MaxIdleConnsPerHost: 16}
 	c.http = &http.Client{Transport: transport, Timeout: 20 * time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -133,7 +134,7 @@ func (c *Cluster) service(kind, db string, pinned bool) {
 		}
 	}
 	s := &Service{Name: fmt.Sprintf("%s %d", kind, n), Kind: kind, c: c, settings: maps.Clone(c.settings)}
-	admin := fmt.Sprintf("127.0.0.1:%d", testx.FreePort(c.t))
+	admin := fmt.Sprintf("127.0.0.1:%d", c.freePort())
 	s.Admin, s.settings["admin"] = "http://"+admin, admin
 	if l := c.ToSQL[kind]; l != nil {
 		s.settings["sql-url"] = "postgres://postgres@" + l.Addr + "/" + db + "?sslmode=disable"
@@ -148,7 +149,7 @@ func (c *Cluster) service(kind, db string, pinned bool) {
 	}
 	s.settings["nats-url"] = strings.Join(urls, ",")
 	if kind == "gateway" {
-		addr := fmt.Sprintf("127.0.0.1:%d", testx.FreePort(c.t))
+		addr := fmt.Sprintf("127.0.0.1:%d", c.freePort())
 		s.URL, s.settings["http"] = "http://"+addr, addr
 		s.Clients = c.link("clients of "+s.Name, addr)
 		c.Gateways[n] = s
@@ -192,7 +193,14 @@ func (s *Service) Ready() bool { return s.c.ok(s.Admin + "/readyz") }
 // WaitReady waits for that.
 func (s *Service) WaitReady(within time.Duration) {
 	s.c.t.Helper()
-	s.c.wait(s.Name+" is ready", within, s.Ready)
+	s.c.wait(s.Name+" is ready", within, func() bool {
+		select {
+		case <-s.Process().Ended():
+			s.c.t.Fatalf("%s ended at its start", s.Name)
+		default:
+		}
+		return s.Ready()
+	})
 }
 
 // wait polls what is asked over HTTP; fifty times a second would be a load of its own.

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -126,4 +128,22 @@ func pipe(dst, src net.Conn) {
 	_, _ = io.Copy(dst, src) // either end may break it
 	dst.Close()
 	src.Close()
+}
+
+// freePort is below what the kernel gives to outgoing connections (from 32768 on): a process that is killed finds its port free when it comes back.
+func (c *Cluster) freePort() int {
+	for range 1000 {
+		port := 12000 + rand.IntN(20000)
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		ln.Close()
+		if !c.ports[port] {
+			c.ports[port] = true
+			return port
+		}
+	}
+	c.t.Fatal("no free port below 32768")
+	return 0
 }

@@ -53,8 +53,8 @@ func (c *Cluster) startNats() {
 	for i := range c.Nats {
 		dir := t.TempDir()
 		c.Nats[i] = &Node{Name: fmt.Sprintf("n%d", i), Store: filepath.Join(dir, "store"), c: c, conf: filepath.Join(dir, "nats.conf"),
-			addr: fmt.Sprintf("127.0.0.1:%d", testx.FreePort(t)), monitor: fmt.Sprintf("127.0.0.1:%d", testx.FreePort(t))}
-		route[i] = fmt.Sprintf("127.0.0.1:%d", testx.FreePort(t))
+			addr: fmt.Sprintf("127.0.0.1:%d", c.freePort()), monitor: fmt.Sprintf("127.0.0.1:%d", testx.FreePort(t))}
+		route[i] = fmt.Sprintf("127.0.0.1:%d", c.freePort())
 	}
 	for i, n := range c.Nats {
 		var routes []string
