@@ -50,8 +50,11 @@ type Conn struct {
 	ledger  *ledger
 	watch   []string // nil: all
 	resume  string
-	joined  bool // at least once
-	moved   bool // there were messages after resume
+	since   map[string]int64 // what had been seen per room when resume came
+	joined  bool             // at least once
+	caught  bool             // a resume token came at least once
+	holes   bool             // ask for what lies between seen messages when caught up
+	moved   bool             // there were messages after resume
 	closing bool
 	err     error
 }

@@ -176,8 +176,99 @@ func TestRefusedResumeToken(t *testing.T) {
 	wantIDs(t, lisa, "b")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if j := f.joins[len(f.joins)-1]; j.Resume != "" || j.Since[room] != 10 {
+	if j := f.joins[len(f.joins)-1]; j.Resume != "" || j.Since[room] != 9 {
 		t.Errorf("joined with %+v", j)
+	}
+}
+
+// Before caught_up, what is live may overtake what was missed, also one's own. A gateway that dies then has lost nothing.
+func TestOvertakenBeforeCaughtUp(t *testing.T) {
+	f := newFake(t)
+	f.confirmed, f.slow = map[int64]bool{}, true
+	f.post("old")
+	lisa := f.dial(client.Options{Session: f.session("lisa")})
+	f.post("live")
+	wantIDs(t, lisa, "live")
+	if _, err := lisa.Send(t.Context(), room, "mine"); err != nil {
+		t.Fatal(err)
+	}
+	f.set(func() { f.slow = false })
+	f.kick(0)
+	next[client.Reconnected](t, lisa)
+	if m := next[client.Message](t, lisa); m.ID != "old" {
+		t.Errorf("%q came", m.ID)
+	}
+	next[client.CaughtUp](t, lisa)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if j := f.joins[1]; j.Resume != "" || j.Since != nil {
+		t.Errorf("joined again with %+v", j)
+	}
+}
+
+// Another session of the user confirmed what this one has not seen: it asks for what lies between that which it has.
+func TestHolesBeforeCaughtUp(t *testing.T) {
+	f := newFake(t)
+	f.confirmed, f.slow = map[int64]bool{}, true
+	lisa := f.dial(client.Options{Session: f.session("lisa")})
+	f.post("a")
+	wantIDs(t, lisa, "a")
+	f.set(func() { f.hide[20], f.pagesDown = true, true })
+	f.post("b")
+	f.post("c")
+	wantIDs(t, lisa, "c") // its gap cannot be filled now
+	f.set(func() {
+		f.slow, f.pagesDown = false, false
+		for _, m := range f.msgs {
+			f.confirmed[m.Seq] = true
+		}
+	})
+	f.kick(0)
+	if m := wantIDs(t, lisa, "b")[0]; !m.Late {
+		t.Error("it is not marked as late")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if j := f.joins[1]; j.Resume != "" || j.Since != nil {
+		t.Errorf("joined again with %+v", j)
+	}
+}
+
+// What was dropped because nobody read must not be confirmed by a pong.
+func TestNoPongWhileLagging(t *testing.T) {
+	f := newFake(t)
+	f.mute = true
+	lisa := f.dial(client.Options{Session: f.session("lisa"), Buffer: 4, Resume: "0"})
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if _, err := lisa.Send(t.Context(), room, "waits"); err != nil {
+			t.Error(err)
+		}
+	})
+	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.sends) == 1
+	})
+	var ids []string
+	for i := range 10 {
+		ids = append(ids, fmt.Sprintf("m%d", i))
+		f.post(ids[i])
+	}
+	f.set(func() { f.mute = false })
+	f.ping()
+	f.announce(wire.EvGoingAway, wire.GoingAway{}) // read after the ping, and answered by a close frame after the pong
+	testx.Eventually(t, "it comes back", 10*time.Second, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.dials == 2 && len(f.conns) == 1
+	})
+	wantIDs(t, lisa, ids...)
+	sending.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pongs != 0 {
+		t.Errorf("%d pongs", f.pongs)
 	}
 }
 

@@ -116,6 +116,45 @@ func (c *Conn) fill(ctx context.Context, r *roomState, rep *repair, upto int64) 
 	}
 }
 
+// fillHoles asks for what lies between messages that were seen before the first resume token: another session of the user may have
+// confirmed it meanwhile, then the server does not send it again.
+func (c *Conn) fillHoles() {
+	defer c.wg.Done()
+	c.mu.Lock()
+	rooms := c.ledger.ranges()
+	c.mu.Unlock()
+	for _, h := range rooms {
+		for !c.startFill(h) {
+			if c.ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
+
+// startFill begins the filling of h. It returns false when it has waited for another one of the room instead.
+func (c *Conn) startFill(h seenRange) bool {
+	select {
+	case c.repairs <- struct{}{}:
+	case <-c.ctx.Done():
+		return false
+	}
+	c.mu.Lock()
+	r := c.ledger.room(h.room)
+	if rep := r.repair; rep != nil {
+		c.mu.Unlock()
+		<-c.repairs
+		<-rep.done
+		return false
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, repairTimeout)
+	r.repair = &repair{after: h.after, cancel: cancel, done: make(chan struct{})}
+	c.wg.Add(1)
+	go c.fill(ctx, r, r.repair, h.youngest)
+	c.mu.Unlock()
+	return true
+}
+
 // between reads the messages with after < seq ≤ upto. History may be a moment behind the stream, so it asks again until
 // the answer reaches upto.
 func (c *Conn) between(ctx context.Context, room string, after, upto int64) []wire.Message {

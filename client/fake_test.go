@@ -38,6 +38,10 @@ type fake struct {
 	eatAccepted int // acceptances that are lost together with the socket
 	sayNo       []*wire.Error
 	badResume   bool
+	mute        bool // sends have no outcome
+	pongs       int
+	slow        bool           // history is: live messages overtake, and caught_up does not come
+	confirmed   map[int64]bool // what a plain join is not sent; nil: all that there is
 	heartbeat   int
 	expiresIn   int64
 }
@@ -185,6 +189,12 @@ func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
 	}
 	c := &fakeConn{ws: ws, user: user}
 	defer ws.Close()
+	ws.SetPongHandler(func(string) error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.pongs++
+		return nil
+	})
 	f.mu.Lock()
 	f.conns[c] = true
 	f.mu.Unlock()
@@ -229,11 +239,17 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 		if at, ok := j.Since[room]; ok {
 			from = at
 		}
-		if j.Resume != "" || j.Since != nil {
-			for _, m := range f.msgs {
-				if m.Seq > from {
-					c.say(wire.EvReceived, m, "")
-				}
+		plain := j.Resume == "" && j.Since == nil
+		if plain && f.confirmed == nil {
+			from = f.last()
+		}
+		if f.slow {
+			c.live = true
+			return true
+		}
+		for _, m := range f.msgs {
+			if m.Seq > from && !(plain && f.confirmed[m.Seq]) {
+				c.say(wire.EvReceived, m, "")
 			}
 		}
 		c.live = true
@@ -242,6 +258,9 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 		var s wire.Send
 		_ = wire.DecodeData(fr, &s)
 		f.sends = append(f.sends, s)
+		if f.mute {
+			return true
+		}
 		if len(f.sayNo) > 0 {
 			e := f.sayNo[0]
 			f.sayNo = f.sayNo[1:]
@@ -307,6 +326,15 @@ func (f *fake) kick(code int) {
 			c.close(code)
 		}
 		_ = c.ws.Close()
+	}
+}
+
+// ping probes all sockets.
+func (f *fake) ping() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		_ = c.ws.WriteControl(websocket.PingMessage, []byte("1"), time.Now().Add(5*time.Second))
 	}
 }
 

@@ -113,6 +113,9 @@ func (c *Conn) connectOnce(ctx context.Context) (*link, error) {
 	ws.SetReadLimit(maxFrame)
 	ws.SetPingHandler(func(data string) error {
 		_ = ws.SetReadDeadline(time.Now().Add(l.silence))
+		if c.lagging.Load() {
+			return nil // an answer would confirm what was dropped
+		}
 		err := ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second))
 		var ne net.Error
 		if errors.Is(err, websocket.ErrCloseSent) || errors.As(err, &ne) {
@@ -153,9 +156,14 @@ func (c *Conn) join(l *link) error {
 	c.session.name(w.Username)
 	j := wire.Join{Rooms: wire.RoomList{All: c.o.Rooms == nil, List: c.o.Rooms}, Device: c.o.Device}
 	c.mu.Lock()
-	j.Resume = c.resume
-	if j.Resume == "" {
-		j.Since = c.ledger.since()
+	if j.Resume = c.resume; j.Resume == "" {
+		// Never the youngest that was seen: before caught_up it may have overtaken older ones, and they would be lost. Without since
+		// the server sends all that is not confirmed, and what overtakes is not.
+		j.Since = c.since
+		if !c.caught && c.joined {
+			c.ledger.lower()
+			c.holes = true
+		}
 	}
 	c.mu.Unlock()
 	if err := l.write(withID(wire.Encode(wire.EvJoin, j, ""), idJoin)); err != nil {
@@ -293,7 +301,10 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 	case wire.EvCaughtUp, wire.EvAck:
 		var cu wire.CaughtUp
 		if wire.DecodeData(f, &cu) == nil && cu.Resume != "" {
-			c.setResume(cu.Resume)
+			if c.setResume(cu.Resume) {
+				c.wg.Add(1)
+				go c.fillHoles()
+			}
 			if f.Event == wire.EvCaughtUp {
 				c.emit(CaughtUp(cu))
 			}
@@ -301,7 +312,7 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 	}
 }
 
-// forgetResume drops a resume token that worked for this connection before; what has been seen per room takes its place. One
+// forgetResume drops a resume token that worked for this connection before; what had been seen per room when it came takes its place. One
 // that never worked is the caller's mistake.
 func (c *Conn) forgetResume() bool {
 	c.mu.Lock()
@@ -309,6 +320,7 @@ func (c *Conn) forgetResume() bool {
 	had := c.resume != "" && c.joined
 	if had {
 		c.resume = ""
+		c.since = c.ledger.before(c.since)
 	}
 	return had
 }
@@ -321,10 +333,13 @@ func (c *Conn) setMoved() {
 	c.moved = true
 }
 
-func (c *Conn) setResume(token string) {
+// setResume reports whether there may be holes between what was seen before.
+func (c *Conn) setResume(token string) (holes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.resume, c.moved = token, false
+	holes = c.holes
+	c.resume, c.since, c.caught, c.moved, c.holes = token, c.ledger.since(), true, false, false
+	return holes
 }
 
 // tend does what a live socket needs beside reading: fresh access tokens, fresh resume tokens, leaving a server that drains.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"container/list"
+	"maps"
 	"slices"
 
 	"parley/pkg/wire"
@@ -55,6 +56,46 @@ func (l *ledger) since() map[string]int64 {
 		}
 	}
 	return out
+}
+
+// before completes since, which was taken when a resume token came, by the rooms that were first seen after that: with all that was
+// seen of them, and what lies between.
+func (l *ledger) before(since map[string]int64) map[string]int64 {
+	out := maps.Clone(since)
+	for e := l.recent.Front(); e != nil && len(out) < wire.MaxSinceRooms; e = e.Next() {
+		r := e.Value.(*roomState)
+		if _, ok := out[r.name]; ok || len(r.seqs) == 0 {
+			continue
+		}
+		if out == nil {
+			out = map[string]int64{}
+		}
+		out[r.name] = max(r.floor, r.seqs[0]-1)
+	}
+	return out
+}
+
+// lower forgets the floors, for a time in which older messages may come that are not marked as late.
+func (l *ledger) lower() {
+	for e := l.recent.Front(); e != nil; e = e.Next() {
+		e.Value.(*roomState).floor = 0
+	}
+}
+
+// ranges are the rooms in which more than one message was seen, with the oldest and the youngest of them.
+func (l *ledger) ranges() []seenRange {
+	var out []seenRange
+	for e := l.recent.Front(); e != nil; e = e.Next() {
+		if r := e.Value.(*roomState); len(r.seqs) > 1 {
+			out = append(out, seenRange{r.name, r.seqs[0], r.youngest()})
+		}
+	}
+	return out
+}
+
+type seenRange struct {
+	room            string
+	after, youngest int64
 }
 
 // seen reports whether m came before, under its seq or, as a twin, under another seq with the same sender and id.
