@@ -30,6 +30,8 @@ import (
 type Options struct {
 	Pinned   bool              // gateway i knows NATS node i only
 	Settings map[string]string // of all processes of ours
+	// SmallDisk: the first NATS node has a file system of its own, of smallDisk bytes. Needs root.
+	SmallDisk bool
 }
 
 // Cluster is three NATS nodes, three gateways, two each of auth, presence and history, Redis and PostgreSQL.
@@ -94,7 +96,7 @@ func New(t testing.TB, o Options) *Cluster {
 	c.key = ed25519.NewKeyFromSeed(seed)
 	c.settings["token-key"] = base64.StdEncoding.EncodeToString(seed)
 	maps.Copy(c.settings, o.Settings)
-	c.startNats()
+	c.startNats(o.SmallDisk)
 	c.Redis = testx.RedisServer(t, "--maxmemory-policy", "noeviction")
 	c.ToRedis = c.link("redis", c.Redis.Addr)
 	c.Postgres = testx.PostgresServer(t)

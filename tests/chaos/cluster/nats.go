@@ -33,7 +33,7 @@ type Node struct {
 func Stream(p int) string { return subject.Stream(p) }
 
 // startNats starts three nodes that see each other through links only: what they gossip as their own address leads nowhere.
-func (c *Cluster) startNats() {
+func (c *Cluster) startNats(small bool) {
 	t := c.t
 	nowhere, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -52,6 +52,9 @@ func (c *Cluster) startNats() {
 	var route [3]string
 	for i := range c.Nats {
 		dir := t.TempDir()
+		if small && i == 0 {
+			c.mount(dir)
+		}
 		c.Nats[i] = &Node{Name: fmt.Sprintf("n%d", i), Store: filepath.Join(dir, "store"), c: c, conf: filepath.Join(dir, "nats.conf"),
 			addr: fmt.Sprintf("127.0.0.1:%d", c.freePort()), monitor: fmt.Sprintf("127.0.0.1:%d", testx.FreePort(t))}
 		route[i] = fmt.Sprintf("127.0.0.1:%d", c.freePort())
