@@ -42,7 +42,7 @@ func Main(m *testing.M) {
 	testx.MainThen(m, func() { _ = os.RemoveAll(dir) }) // a temporary folder
 }
 
-// Program is the path of a program under test, built with the race detector.
+// Program is the path of a program under test, built with the race detector if the test is.
 func Program(t testing.TB, name string) string {
 	t.Helper()
 	built.Lock()
@@ -53,7 +53,7 @@ func Program(t testing.TB, name string) string {
 	path := filepath.Join(built.dir, name)
 	err, tried := built.done[name]
 	if !tried {
-		cmd := exec.Command("go", "build", "-race", "-o", path, "./"+programs[name])
+		cmd := exec.Command("go", "build", fmt.Sprintf("-race=%t", race), "-o", path, "./"+programs[name])
 		cmd.Dir = root(t)
 		if name == NatsServer {
 			cmd = exec.Command("go", "build", "-o", path, "github.com/nats-io/nats-server/v2")

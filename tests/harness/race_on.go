@@ -1,0 +1,6 @@
+//go:build race
+
+package harness
+
+// race: the race detector watches this test.
+const race = true
