@@ -26,11 +26,12 @@ run: build ## build and start everything in one process, with demo users, on HTT
 build: ## all programs, into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/parley $(wildcard ./services/*/cmd/*)
 
-# Presence has bounds in seconds, so its processes do not share the machine with other tests.
+# Presence has bounds in seconds, so its processes do not share the machine with other tests; nor do those of the short chaos run.
 test: test-deps ## vet, then all tests of all modules under the race detector
 	$(GO) vet work
 	$(GO) test -race -timeout 15m $$($(GO) list work | grep -v '/tests/presence$$')
 	$(GO) test -race -count=1 -timeout 15m ./tests/presence
+	$(GO) test -race -count=1 -timeout 10m -tags chaos -run '^TestMix$$' ./tests/chaos
 
 test-long: test-deps ## NATS away for three minutes, Redis for one; presence against its model in 120 cases
 	cd tests && PARLEY_LONG=1 $(GO) test -race -count=1 -p 1 -timeout 30m ./outage ./presence
