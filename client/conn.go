@@ -46,7 +46,8 @@ type Conn struct {
 	mu      sync.Mutex // guards what follows
 	link    *link      // nil while there is none that has joined
 	up      chan struct{}
-	pending map[string]chan outcome
+	pending map[string]*sending
+	left    map[string]*sending // given up without an outcome, at most MaxPending
 	ledger  *ledger
 	watch   []string // nil: all
 	resume  string
@@ -75,7 +76,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		o.MaxBackoff = max(15*time.Second, o.MinBackoff)
 	}
 	c := &Conn{
-		o: o, session: o.Session, resume: o.Resume, ledger: newLedger(), pending: map[string]chan outcome{},
+		o: o, session: o.Session, resume: o.Resume, ledger: newLedger(), pending: map[string]*sending{}, left: map[string]*sending{},
 		events: make(chan Event, o.Buffer), done: make(chan struct{}), up: make(chan struct{}), sending: newGate(),
 		repairs: make(chan struct{}, maxRepairs), lagged: make(chan struct{}, 1),
 	}

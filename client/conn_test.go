@@ -501,3 +501,60 @@ func TestManySendersWhileTheServerFalls(t *testing.T) {
 		t.Errorf("%d messages are stored, want 200", len(f.msgs))
 	}
 }
+
+// A message that its sender gave up is stored all the same: it comes as an event, whether the acceptance came late or with the answer.
+func TestAcceptedAfterGivingUp(t *testing.T) {
+	f := newFake(t)
+	f.mute = true
+	lisa := f.dial(client.Options{Session: f.session("lisa")})
+	next[client.CaughtUp](t, lisa)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := lisa.SendMessage(ctx, client.Outgoing{Room: "lisa&avi", Content: "hello", ID: "m1"})
+		done <- err
+	}()
+	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.sends) == 1
+	})
+	cancel()
+	var unknown *client.OutcomeUnknownError
+	if err := <-done; !errors.As(err, &unknown) {
+		t.Fatalf("got %v", err)
+	}
+	f.announce(wire.EvAccepted, wire.Message{Room: room, ID: "m1", Seq: 10, Prev: new(int64)})
+	if m := next[client.Message](t, lisa); m.ID != "m1" || m.Content != "hello" || m.Sender != "lisa" {
+		t.Errorf("got %+v", m)
+	}
+}
+
+// An id that was used before, for another text: that message is not the answer to this one.
+func TestAnswerOfAnotherText(t *testing.T) {
+	f := newFake(t)
+	f.mute = true
+	lisa := f.dial(client.Options{Session: f.session("lisa")})
+	next[client.CaughtUp](t, lisa)
+	done := make(chan error, 1)
+	go func() {
+		_, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "second", ID: "m1"})
+		done <- err
+	}()
+	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.sends) == 1
+	})
+	f.announce(wire.EvReceived, wire.Message{Sender: "lisa", Content: "first", Room: room, ID: "m1", Seq: 10, Prev: new(int64)})
+	if m := next[client.Message](t, lisa); m.Content != "first" {
+		t.Errorf("got %+v", m)
+	}
+	f.set(func() { f.sayNo = []*wire.Error{wire.E(wire.IDConflict, "another message")} })
+	f.set(func() { f.mute = false })
+	f.kick(0)
+	var we *wire.Error
+	if err := <-done; !errors.As(err, &we) || we.Code != wire.IDConflict {
+		t.Errorf("got %v", err)
+	}
+}

@@ -247,13 +247,13 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 	case wire.EvAccepted:
 		if wire.DecodeData(f, &m) == nil {
 			m.Sender = c.session.Username()
-			c.resolve(m.ID, outcome{acc: accepted(&m)})
-			c.incoming(m, true)
+			own := c.accept(&m) || m.Content == "" // without its text it is of no use to anybody
+			c.incoming(m, own)
 		}
 		return
 	case wire.EvError:
 		e := serverError(f)
-		if !c.resolve(f.Re, outcome{err: e}) && f.Re != idAlive {
+		if !c.refuse(f.Re, e) && f.Re != idAlive {
 			c.emit(Refused{e})
 		}
 		return
@@ -266,7 +266,7 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 		if wire.DecodeData(f, &m) == nil {
 			c.setMoved()
 			// One's own message, back after a reconnect that ate its acceptance.
-			own := m.Sender == c.session.Username() && c.resolve(m.ID, outcome{acc: accepted(&m)})
+			own := m.Sender == c.session.Username() && c.accept(&m)
 			c.incoming(m, own)
 		}
 	case wire.EvPresence:

@@ -47,6 +47,12 @@ type outcome struct {
 	err *wire.Error
 }
 
+// sending is a message without an outcome.
+type sending struct {
+	content string
+	result  chan outcome // room for one
+}
+
 // Send stores content in room and returns when that is done. It goes on through broken connections and outages
 // until ctx ends. Calls one after the other keep their order; calls at the same time have none.
 func (c *Conn) Send(ctx context.Context, room, content string) (Accepted, error) {
@@ -64,18 +70,27 @@ func (c *Conn) SendMessage(ctx context.Context, m Outgoing) (Accepted, error) {
 	if m.Content == "" || m.Room == "" {
 		return Accepted{}, wire.E(wire.InvalidArgument, "a message has a room and text")
 	}
-	result := make(chan outcome, 1)
-	if err := c.register(m.ID, result); err != nil {
+	s := &sending{m.Content, make(chan outcome, 1)}
+	if err := c.register(m.ID, s); err != nil {
 		return Accepted{}, err
 	}
-	defer c.unregister(m.ID)
-
+	result := s.result
 	retry := m.Retry // true as soon as it may have reached the server
-	unknown := func(err error) (Accepted, error) {
-		if retry {
-			err = &OutcomeUnknownError{m.ID, err}
+	left := false    // unregistered
+	defer func() {
+		if !left {
+			c.unregister(m.ID, nil)
 		}
-		return Accepted{}, err
+	}()
+	unknown := func(err error) (Accepted, error) {
+		if !retry {
+			return Accepted{}, err
+		}
+		left = true
+		if acc, ok := c.unregister(m.ID, s); ok {
+			return acc, nil
+		}
+		return Accepted{}, &OutcomeUnknownError{m.ID, err}
 	}
 	for wait := 100 * time.Millisecond; ; {
 		l, err := c.linkUp(ctx)
@@ -119,7 +134,7 @@ func withID(frame []byte, id string) []byte {
 
 func newID() string { return strings.ToLower(rand.Text()) }
 
-func (c *Conn) register(id string, result chan outcome) error {
+func (c *Conn) register(id string, s *sending) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -128,40 +143,80 @@ func (c *Conn) register(id string, result chan outcome) error {
 	case c.pending[id] != nil:
 		return ErrInFlight
 	}
-	c.pending[id] = result
+	c.pending[id] = s
+	delete(c.left, id)
 	if len(c.pending) == 1 {
 		c.sending.open()
 	}
 	return nil
 }
 
-func (c *Conn) unregister(id string) {
+// unregister ends a send. With s it is one that was given up: an acceptance that has come meanwhile counts, and one that comes later makes
+// an event, as if somebody else had sent the message.
+func (c *Conn) unregister(id string, s *sending) (Accepted, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.pending, id)
 	if len(c.pending) == 0 {
 		c.sending.close()
 	}
+	if s == nil {
+		return Accepted{}, false
+	}
+	select {
+	case o := <-s.result:
+		if o.err == nil {
+			return o.acc, true
+		}
+	default:
+	}
+	for other := range c.left {
+		if len(c.left) < MaxPending {
+			break
+		}
+		delete(c.left, other)
+	}
+	c.left[id] = s
+	return Accepted{}, false
 }
 
-// resolve gives the send of id its outcome; false when there is none.
-func (c *Conn) resolve(id string, o outcome) bool {
+// refuse gives the send of id a no for its outcome; false when there is none.
+func (c *Conn) refuse(id string, err *wire.Error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ch := c.pending[id]
-	if ch == nil {
+	s := c.pending[id]
+	if s == nil {
 		return false
 	}
 	select {
-	case ch <- o:
-	default: // an answer to an earlier attempt lies there already; an acceptance beats it
-		if o.err == nil {
-			select {
-			case <-ch:
-			default:
-			}
-			ch <- o
+	case s.result <- outcome{err: err}:
+	default: // there is one
+	}
+	return true
+}
+
+// accept gives the send of m its outcome, and reports whether somebody waited for it. The content of m is empty in an acceptance; it is
+// filled in where a send was given up.
+func (c *Conn) accept(m *wire.Message) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.pending[m.ID]
+	if s == nil || m.Content != "" && m.Content != s.content { // an id that was used before, for another text
+		if l := c.left[m.ID]; l != nil && m.Content == "" {
+			m.Content = l.content
+			delete(c.left, m.ID)
 		}
+		return false
+	}
+	o := outcome{acc: accepted(m)}
+	select {
+	case s.result <- o:
+	default: // an answer to an earlier attempt lies there already; an acceptance beats it
+		select {
+		case <-s.result:
+		default:
+		}
+		s.result <- o
 	}
 	return true
 }

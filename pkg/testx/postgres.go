@@ -107,7 +107,7 @@ func (p *Pg) Start(t TB) {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start postgres: %v", err)
 	}
-	Eventually(t, "postgres answers", 30*time.Second, func() bool {
+	Eventually(t, "postgres answers", 3*time.Minute, func() bool {
 		return p.command("pg_isready", "-h", p.dir, "-U", "postgres", "-t", "1").Run() == nil
 	})
 }

@@ -134,6 +134,13 @@ var faults = []fault{
 	{"a client reads one byte a second", "slow", func(a *arena, r *rand.Rand) { a.slow(r) }},
 	{"auth killed", "auth", func(a *arena, r *rand.Rand) { a.kill(r, "auth") }},
 	{"auth rolled", "auth", func(a *arena, _ *rand.Rand) { a.roll("auth") }},
+	{"auth stands still", "auth", func(a *arena, r *rand.Rand) { a.freeze(r, "auth") }},
+	{"auth cut off from NATS", "auth", func(a *arena, r *rand.Rand) { a.bad(r, a.one(r, "auth").ToNats[:], func(l *link.Link) { l.Cut() }) }},
+	{"presence cut off from NATS", "presence", func(a *arena, r *rand.Rand) { a.bad(r, a.one(r, "presence").ToNats[:], func(l *link.Link) { l.Cut() }) }},
+	{"history cut off from NATS", "history", func(a *arena, r *rand.Rand) { a.bad(r, a.one(r, "history").ToNats[:], func(l *link.Link) { l.Cut() }) }},
+	{"history is not heard by NATS", "history", func(a *arena, r *rand.Rand) {
+		a.bad(r, a.one(r, "history").ToNats[:], func(l *link.Link) { l.Set(link.Way{Swallow: true}, link.Way{}) })
+	}},
 	{"presence killed", "presence", func(a *arena, r *rand.Rand) { a.kill(r, "presence") }},
 	{"presence stands still", "presence", func(a *arena, r *rand.Rand) { a.freeze(r, "presence") }},
 	{"presence rolled", "presence", func(a *arena, _ *rand.Rand) { a.roll("presence") }},
@@ -162,6 +169,17 @@ var faults = []fault{
 		_ = syscall.Kill(a.c.Redis.Pid(), syscall.SIGSTOP) // it runs
 		a.lasts(r, second, 10*second)
 		_ = syscall.Kill(a.c.Redis.Pid(), syscall.SIGCONT)
+	}},
+	{"Redis cut off", "redis", func(a *arena, r *rand.Rand) { a.bad(r, []*link.Link{a.c.ToRedis}, func(l *link.Link) { l.Cut() }) }},
+	{"Redis does not answer", "redis", func(a *arena, r *rand.Rand) {
+		a.bad(r, []*link.Link{a.c.ToRedis}, func(l *link.Link) { l.Set(link.Way{}, link.Way{Swallow: true}) })
+	}},
+	{"Redis is slow", "redis", func(a *arena, r *rand.Rand) {
+		w := link.Way{Delay: 20 * time.Millisecond, Jitter: 100 * time.Millisecond}
+		a.bad(r, []*link.Link{a.c.ToRedis}, func(l *link.Link) { l.Set(w, w) })
+	}},
+	{"auth does not hear SQL", "auth's sql", func(a *arena, r *rand.Rand) {
+		a.bad(r, []*link.Link{a.c.ToSQL["auth"]}, func(l *link.Link) { l.Set(link.Way{}, link.Way{Swallow: true}) })
 	}},
 	{"PostgreSQL stopped", "sql", func(a *arena, r *rand.Rand) {
 		a.c.Postgres.Stop()

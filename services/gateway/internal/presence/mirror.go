@@ -43,6 +43,7 @@ type Config struct {
 	Batch        time.Duration // how long changes for watchers are collected; 50 ms
 	Patience     time.Duration // how long a change may be overtaken by a later one before it counts as lost; 200 ms
 	Timeout      time.Duration // of one request; 2 s
+	BeatTimeout  time.Duration // of a heartbeat, so that several fit into a lease; 1.2 s
 }
 
 func (c *Config) defaults() {
@@ -60,6 +61,7 @@ func (c *Config) defaults() {
 	set(&c.Batch, 50*time.Millisecond)
 	set(&c.Patience, 200*time.Millisecond)
 	set(&c.Timeout, 2*time.Second)
+	set(&c.BeatTimeout, 1200*time.Millisecond)
 }
 
 // Mirror is a gateway's presence. All its methods are safe for concurrent use.

@@ -216,7 +216,23 @@ func (r *Router) Add(name string, m Member) error {
 		return nil
 	}
 	// Not under the lock. A second session of the user may be added meanwhile: what it misses of the moment is repaired.
-	return r.src.SubscribeUser(name)
+	return r.subscribe(name)
+}
+
+// subscribe makes the subscription of a user be there or not, as its sessions are. They may change meanwhile, and who changes them comes here
+// as well: whoever is last finds it right, so nothing stays wrong.
+func (r *Router) subscribe(name string) error {
+	for {
+		here := len(r.Members(name)) > 0
+		if !here {
+			r.src.UnsubscribeUser(name)
+		} else if err := r.src.SubscribeUser(name); err != nil {
+			return err
+		}
+		if here == (len(r.Members(name)) > 0) {
+			return nil
+		}
+	}
 }
 
 // Remove takes m away. The last one of a user unsubscribes.
@@ -240,7 +256,7 @@ func (r *Router) Remove(name string, m Member) {
 	}
 	r.mu.Unlock()
 	if last {
-		r.src.UnsubscribeUser(name)
+		_ = r.subscribe(name) // it fails on a closed connection only, and who was added meanwhile hears of that as well
 	}
 }
 

@@ -660,6 +660,58 @@ func TestAcceptedIsNotReceivedAsWell(t *testing.T) {
 	w.verifyOnly(l, third.ID)
 }
 
+// What is stored and whose outcome could not be told is accepted as soon as it is seen: its sender would not get it otherwise.
+func TestUnknownOutcomeOfWhatWasSeen(t *testing.T) {
+	w := newWorld(t, nil)
+	w.mu.Lock()
+	w.down = true
+	w.mu.Unlock()
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	_ = s.Join(everyone, "")
+	var p bus.Publisher
+	send := func(m api.StoredMessage) *outgoing {
+		o := &outgoing{retry: true, pub: p.New(bus.Publication{Room: avisLisa, P: m.P, ID: m.ID, Content: m.Content})}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.queues, s.queued = map[room.Room]*outgoing{avisLisa: o}, 1
+		return o
+	}
+	accepted := func(n int) {
+		t.Helper()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		got := 0
+		for _, e := range l.events {
+			if e == wire.EvAccepted {
+				got++
+			}
+		}
+		if got != n || len(l.messages) > 0 {
+			t.Fatalf("%d accepted, want %d; received %+v", got, n, l.messages)
+		}
+	}
+	// Read by the catch-up.
+	o := send(w.say(avisLisa, "Lisa", false))
+	w.mu.Lock()
+	w.down = false
+	w.mu.Unlock()
+	w.apply(10, false)
+	l.waitCaughtUp(t)
+	s.done(o, nil, bus.ErrUnknown)
+	accepted(1)
+	// It comes live while SQL is asked for it, and that fails.
+	m := w.say(avisLisa, "Lisa", false)
+	o = send(m)
+	d := router.FromStored(&m)
+	s.Deliver(d)
+	s.done(o, nil, bus.ErrUnknown)
+	accepted(2)
+	// Nobody has seen it: its outcome is not known.
+	s.done(send(m), nil, bus.ErrUnknown)
+	accepted(2)
+}
+
 // verifyOnly checks that one message arrives and nothing else.
 func (w *world) verifyOnly(l *wireLog, id string) {
 	w.t.Helper()

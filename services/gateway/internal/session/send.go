@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"strings"
 	"time"
 
@@ -12,14 +13,16 @@ import (
 	"parley/pkg/subject"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/bus"
+	"parley/services/gateway/internal/router"
 )
 
 // outgoing is one message of the session that has no outcome yet.
 type outgoing struct {
-	pub   *bus.Publication
-	re    string
-	retry bool
-	next  *outgoing
+	pub    *bus.Publication
+	re     string
+	retry  bool
+	stored *wire.Message // it has been seen in the stream or in history, and was not handed to the wire: its acceptance stands for it
+	next   *outgoing
 }
 
 // Limits of what a session may have under way. The count is above the burst of the rate limit, so the latter is what clients meet.
@@ -114,7 +117,10 @@ func (s *Session) start(o *outgoing) {
 	if o == nil {
 		return
 	}
-	o.pub.After = s.hub.Router.PositionAt(o.pub.P)
+	after := s.hub.Router.PositionAt(o.pub.P)
+	s.mu.Lock()
+	o.pub.After = after
+	s.mu.Unlock()
 	if !o.retry {
 		s.hub.Publisher.Publish(o.pub)
 		return
@@ -154,15 +160,17 @@ func (s *Session) findFirst(o *outgoing) {
 
 // done ends the head of a queue, with a stored message or an error. It is bus.Publication's Done.
 func (s *Session) done(o *outgoing, m *wire.Message, err error) {
+	s.mu.Lock()
+	if err != nil && o.stored != nil && !errors.Is(err, bus.ErrConflict) {
+		m, err = o.stored, nil
+	}
 	if err != nil {
-		s.mu.Lock()
 		next := s.pop(o)
 		s.mu.Unlock()
 		s.sendError(err, o.re)
 		s.start(next)
 		return
 	}
-	s.mu.Lock()
 	// Its copy may still come, and must not be sent as received_message then.
 	s.noteByHand(seqKey{o.pub.P, m.Seq})
 	next := s.accepted(o, m, o.pub.P)
@@ -216,7 +224,17 @@ func (s *Session) isOwn(m *api.StoredMessage) bool {
 		return true
 	}
 	o := s.queues[room.Room{A: m.A, B: m.B}]
-	return o != nil && o.pub.ID == m.ID && o.pub.Content == m.Content // its answer comes
+	if o == nil || !o.is(m.ID, m.Content, m.Seq) {
+		return false
+	}
+	o.stored = &router.FromStored(m).Message // its answer comes
+	return true
+}
+
+// is reports whether a stored message is this one. From below what was known when this was sent it is of an earlier try or, when there was none, of
+// an older stream, or a message of its own. It needs Session.mu.
+func (o *outgoing) is(id, content string, seq int64) bool {
+	return o.pub.ID == id && o.pub.Content == content && (o.retry || seq > o.pub.After)
 }
 
 // noteByHand needs mu.

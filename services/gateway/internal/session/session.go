@@ -359,10 +359,10 @@ func (s *Session) Deliver(d *router.Delivery) {
 	}
 	key := seqKey{d.P, d.Message.Seq}
 	if d.Message.Sender == s.user {
-		// A copy from below what was known is of an earlier try or, when there was none, of an older stream.
-		if o := s.queues[d.Room]; o != nil && o.pub.ID == d.Message.ID && o.pub.Content == d.Message.Content && (o.retry || d.Message.Seq > o.pub.After) {
+		if o := s.queues[d.Room]; o != nil && o.is(d.Message.ID, d.Message.Content, d.Message.Seq) {
 			if !o.pub.Copied() {
 				// Its outcome is being told by another goroutine, or it is looked for in SQL: message_accepted stands for this copy.
+				o.stored = &d.Message
 				s.noteByHand(key)
 				s.mu.Unlock()
 				return

@@ -34,8 +34,9 @@ local function renew()
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'version', '0', 'settle', ms(now))
 end
 
--- A failover to a server that lagged forgets writes that were confirmed to this replica.
-if not epoch or (ARGV[2] == epoch and mark < tonumber(ARGV[3])) then renew() end
+-- A failover to a server that lagged forgets writes that were confirmed to this replica. And when no script ran for so long that sessions have
+-- expired (see keep), users' counts have nothing under them.
+if not epoch or (ARGV[2] == epoch and mark < tonumber(ARGV[3])) or now - at > 1800000 then renew() end
 
 -- First write of all: a server that is out of memory refuses it, and with it the whole script, instead of a half of it.
 local function stamp()
@@ -125,7 +126,7 @@ local function count(id, by)
 end
 local function keep()
   redis.call('HSET', KEYS[9], 'epoch', epoch, 'n', ms(n), 'hi', ms(hi), 'lo', ms(lo))
-  -- An hour without a call: left behind by an epoch that ended.
+  -- An hour without a call: left behind by an epoch that ended, which it has after half of that without any script.
   for i = 7, 9 do redis.call('PEXPIRE', KEYS[i], 3600000) end
 end
 local function add(id, user)

@@ -1,0 +1,70 @@
+package presence
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/api"
+	"parley/pkg/testx"
+)
+
+// half is a presence service one of whose two replicas stands still: of the heartbeats that reach it, those that lost names get no answer.
+type half struct {
+	mu   sync.Mutex
+	n    int
+	lost map[int]bool
+	last time.Time
+	gap  time.Duration
+}
+
+func (h *half) PresenceSessions(context.Context, api.SessionsRequest) error { return nil }
+func (h *half) PresenceResync(context.Context, api.ResyncRequest) error     { return nil }
+func (h *half) PresenceSnapshot(context.Context, api.SnapshotRequest) (r api.SnapshotResponse, err error) {
+	return r, nil
+}
+
+func (h *half) PresenceHeartbeat(ctx context.Context, _ api.HeartbeatRequest) (r api.HeartbeatResponse, err error) {
+	h.mu.Lock()
+	h.n++
+	lost := h.lost[h.n]
+	h.mu.Unlock()
+	if lost {
+		<-ctx.Done()
+		return r, ctx.Err()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.last.IsZero() {
+		h.gap = max(h.gap, time.Since(h.last))
+	}
+	h.last = time.Now()
+	return r, nil
+}
+
+func (h *half) Subscribe(string, func([]byte)) (func(), error) { return func() {}, nil }
+
+// Two heartbeats in a row that fall to a replica which stands still (one chance in four, every time) must not cost the lease (5 s): all
+// users of the gateway would be announced offline at once, for the grace counts from the last heartbeat.
+func TestTwoHeartbeatsWithoutAnAnswerDoNotCostTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &half{lost: map[int]bool{3: true, 4: true, 6: true, 7: true, 8: true, 9: true}}
+		m := New(h, h, Config{}, testx.Quiet(), prometheus.NewRegistry())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = m.Run(ctx) }()
+		time.Sleep(15 * time.Second)
+		cancel()
+		<-done
+		if h.n < 5 {
+			t.Fatalf("%d heartbeats", h.n)
+		}
+		if lease := 5 * time.Second; h.gap >= lease {
+			t.Errorf("%s between two heartbeats that came through, the lease is %s", h.gap, lease)
+		}
+	})
+}
