@@ -92,5 +92,5 @@ func TestWeb(t *testing.T) {
 
 // TestFiles needs no server.
 func TestFiles(t *testing.T) {
-	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js")
+	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js", "rejoin.test.js")
 }
