@@ -1,6 +1,6 @@
 // @ts-check
 // What the Node side of these tests shares. Go starts the servers and gives their addresses in the environment:
-// PARLEY_URL (where clients go) and PARLEY_CONTROL (POST /kill and /start end and start a gateway, or all of Parley).
+// PARLEY_URL (where clients go) and PARLEY_CONTROL (POST /kill and /start end and start a gateway, or all of Parley; /erase/NAME erases a user).
 import assert from "node:assert/strict";
 import { Parley } from "../../client/js/index.js";
 
