@@ -474,6 +474,7 @@ export class Connection {
         this.#accepted(d);
         return this.#incoming({ ...d, sender: this.session.username, content: "" }, true);
       case "received_message": {
+        d.content ??= ""; // of an erased sender
         return this.#incoming(d, this.#returned(d));
       }
       case "error": {

@@ -74,7 +74,7 @@ func (a *allInOne) start(addr string) {
 func (a *allInOne) control() http.Handler {
 	mux := control(func() { a.p.Kill() }, func() { a.start(strings.TrimPrefix(a.base, "http://")) })
 	mux.HandleFunc("POST /erase/{user}", func(w http.ResponseWriter, r *http.Request) {
-		out, err := exec.CommandContext(r.Context(), harness.Program(a.t, "parley"), "user", "erase", "--yes", "--data", a.dir, r.PathValue("user")).CombinedOutput()
+		out, err := exec.CommandContext(r.Context(), harness.Program(a.t, "parley"), "user", "erase", r.PathValue("user"), "--yes", "--data", a.dir).CombinedOutput()
 		if err != nil {
 			http.Error(w, fmt.Sprintf("%v\n%s", err, out), http.StatusInternalServerError)
 		}

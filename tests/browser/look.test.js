@@ -124,7 +124,13 @@ test("days are separated, and named as people name them", { timeout }, async () 
     json.messages.forEach((/** @type {any} */ m, /** @type {number} */ i) => (m.sent_at = when[i].toISOString()));
     await route.fulfill({ response: resp, json });
   });
-  await p.addInitScript((t) => localStorage.setItem("parley.tokens", t), JSON.stringify({ ...au.session.tokens, at: Date.now() }));
+  // No socket: it would bring the messages first, as they are.
+  await p.addInitScript((t) => {
+    localStorage.setItem("parley.tokens", t);
+    /** @type {any} */ (window).WebSocket = class {
+      close() {}
+    };
+  }, JSON.stringify({ ...au.session.tokens, at: Date.now() }));
   await p.goto(url);
   await eventually("history has them", async () => (await au.session.messages(room, { limit: 10 })).messages.length === 6);
   await open(p, lu.name);
@@ -204,11 +210,10 @@ test("the start is under 100 KB over the wire, from this server only, and its po
       }
     };
     const b = document.createElement("button");
-    b.setAttribute("onclick", "window.owned = true");
-    document.body.append(b);
+    const outcomes = [attempt(() => b.setAttribute("onclick", "window.owned = true")), attempt(() => (document.body.innerHTML = "<b>x</b>")), attempt(() => (document.createElement("script").text = "window.owned = true"))];
     b.click();
-    b.remove();
-    const outcomes = [attempt(() => (document.body.innerHTML = "<b>x</b>")), attempt(() => void new Function("window.owned = true")), attempt(() => (document.createElement("script").text = "window.owned = true"))];
+    // Later: what a debugger evaluates may evaluate, too.
+    outcomes.push(await new Promise((r) => setTimeout(() => r(attempt(() => new Function("window.owned = true")())))));
     const asked = await fetch("https://example.invalid/").then(() => "answered", (e) => e.name);
     const img = new Image();
     const shown = await new Promise((r) => {
@@ -220,6 +225,6 @@ test("the start is under 100 KB over the wire, from this server only, and its po
   });
   assert.deepEqual([tried.owned, tried.asked, tried.shown], [false, "TypeError", "refused"]);
   assert.ok(!tried.outcomes.includes("done"), String(tried.outcomes));
-  for (const d of ["script-src-attr", "connect-src", "img-src"]) assert.ok(tried.refused.includes(d), `${d} in ${tried.refused}`);
+  for (const d of ["require-trusted-types-for", "connect-src", "img-src"]) assert.ok(tried.refused.includes(d), `${d} in ${tried.refused}`);
   assert.ok(complaints.splice(0).every((c) => /Content Security Policy|TrustedHTML|TrustedScript/.test(c)));
 });
