@@ -5,6 +5,7 @@ import { within } from "./util.js";
 
 /**
  * @typedef {{access_token: string, refresh_token?: string, expires_in?: number, username?: string}} Tokens
+ * A message without text, content "", is one whose sender was erased.
  * @typedef {{sender: string, content: string, conversation_room: string, id: string, seq: number, prev?: number, sent_at: string, late?: boolean}} Message
  * @typedef {{username: string, room: string, online: boolean | null, last_seen?: string}} Contact
  * @typedef {{room: string, peer: string, last_message?: Message, unread: number, read_seq: number, delivered_seq: number, peer_read_seq: number, peer_delivered_seq: number}} Conversation
@@ -254,8 +255,10 @@ export class Session {
    * @param {{after?: string, limit?: number} & Abortable} [q]
    * @returns {Promise<{conversations: Conversation[], next?: string}>}
    */
-  conversations({ signal, ...q } = {}) {
-    return this._do("GET", "/v1/conversations" + query(q), { signal });
+  async conversations({ signal, ...q } = {}) {
+    const page = await this._do("GET", "/v1/conversations" + query(q), { signal });
+    for (const c of page.conversations) if (c.last_message) c.last_message.content ??= "";
+    return page;
   }
 
   /**
@@ -264,8 +267,10 @@ export class Session {
    * @param {{before?: number, after?: number, limit?: number} & Abortable} [q]
    * @returns {Promise<{messages: Message[], more: boolean}>}
    */
-  messages(room, { signal, ...q } = {}) {
-    return this._do("GET", `/v1/rooms/${encodeURIComponent(room)}/messages` + query(q), { signal });
+  async messages(room, { signal, ...q } = {}) {
+    const page = await this._do("GET", `/v1/rooms/${encodeURIComponent(room)}/messages` + query(q), { signal });
+    for (const m of page.messages) m.content ??= "";
+    return page;
   }
 
   /**

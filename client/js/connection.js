@@ -36,6 +36,7 @@ import { Deferred, newId, orAbort, sleep, within } from "./util.js";
 // Limits, and what happens at each.
 const MAX_PENDING = 1024; // sends without an outcome: an error
 const MAX_HELD = 256; // messages of a room held back while its gap is filled: the repair is cut short
+const MEND_TRIES = 20; // to fill what another session's confirmation may have hidden, over some minutes: then it is left
 const MAX_REPAIRS = 8; // gaps filled at a time: one more is left to the server, which sends the missing message late
 
 const WELCOME_TIMEOUT = 10_000;
@@ -102,6 +103,9 @@ export class Connection {
   #stop = new AbortController();
   #wake = new AbortController(); // ends the wait before the next try
   #repairs = 0;
+  /** @type {Record<string, number> | undefined} what had been seen when the last resume token came; undefined before the first */
+  #since;
+  #mending = false;
   #again = false;
   #closing = false;
   #opened = /** @type {Deferred<void>} */ (new Deferred());
@@ -390,13 +394,15 @@ export class Connection {
     if (f.event === "error") {
       const e = serverError(f);
       if (f.re === ID_JOIN && e.code === "invalid_argument" && this.resume && this.#again) {
-        this.resume = ""; // its streams were made anew: what has been seen per room goes on
+        this.resume = ""; // its streams were made anew: what had been seen when it was given goes on
         joined.reject(new Error("the resume token is not taken any more: " + e.message));
       } else joined.reject(e);
     } else if (f.event === "welcome") {
       this.welcome = f.data;
       this.session.tokens.username = f.data.username;
-      const data = { rooms: this.options.rooms ?? "*", device: this.options.device, resume: this.resume || undefined, since: this.resume ? undefined : this.#ledger.since() };
+      // Never the youngest seen: it may have overtaken older ones that were on their way when the last socket ended. Without a token so far
+      // there is nothing to go on from: the server then sends what no session of the user has confirmed.
+      const data = { rooms: this.options.rooms ?? "*", device: this.options.device, resume: this.resume || undefined, since: this.resume ? undefined : this.#since };
       link.write("join", data, ID_JOIN);
     } else if (f.event === "ack" && f.re === ID_JOIN) {
       link.joined = true;
@@ -415,6 +421,7 @@ export class Connection {
     if (this.#watch) link.write("watch_presence", { usernames: this.#watch });
     this.#opened.resolve();
     this.#emit("connected", { again: this.#again });
+    if (this.#again && !this.resume) void this.#mend();
     this.#again = true;
     void this.#tend(link);
   }
@@ -467,9 +474,8 @@ export class Connection {
         this.#accepted(d);
         return this.#incoming({ ...d, sender: this.session.username, content: "" }, true);
       case "received_message": {
-        // One's own message, back after a reconnect that ate its acceptance.
-        const own = d.sender === this.session.username && this.#accepted(d);
-        return this.#incoming(d, own);
+        d.content ??= ""; // of an erased sender
+        return this.#incoming(d, this.#returned(d));
       }
       case "error": {
         const e = serverError(f);
@@ -479,10 +485,10 @@ export class Connection {
         return;
       }
       case "ack":
-        if (f.re === ID_ALIVE && d.resume) this.resume = d.resume;
+        if (f.re === ID_ALIVE) this.#reached(d.resume);
         return;
       case "caught_up":
-        this.resume = d.resume;
+        this.#reached(d.resume);
         return this.#emit("caughtUp", d);
       case "presence":
         return this.#emit("presence", { ...d, online: d.online ?? [], offline: d.offline ?? [] });
@@ -503,6 +509,13 @@ export class Connection {
     }
   }
 
+  /** @param {string} [resume] a token: all before it has come */
+  #reached(resume) {
+    if (!resume) return;
+    this.resume = resume;
+    this.#since = this.#ledger.since();
+  }
+
   /**
    * Gives the send of a message its outcome; false when there is none.
    * @param {Message} m
@@ -514,6 +527,14 @@ export class Connection {
     waiting.resolve(acc);
     this.#emit("accepted", acc);
     return true;
+  }
+
+  /**
+   * Whether it is one's own message, back after a reconnect that ate its acceptance.
+   * @param {Message} m
+   */
+  #returned(m) {
+    return m.sender === this.session.username && this.#accepted(m);
   }
 
   /**
@@ -531,8 +552,7 @@ export class Connection {
     }
     const after = r.gap(m);
     if (after === null || this.#repairs >= MAX_REPAIRS) return this.#pass(r, m, own);
-    r.repair = { after, held: [{ m, own }], stop: new AbortController() };
-    void this.#fill(r, m.seq);
+    void this.#fill(r, after, m.seq, [{ m, own }]);
   }
 
   /**
@@ -547,26 +567,58 @@ export class Connection {
   }
 
   /**
-   * Asks for what is missing before upto, then lets everything go in order. What it cannot get in time the server sends late.
+   * Asks for what is missing between after and upto, then lets everything go in order; false when not all of it could be had in time:
+   * the server sends that late.
    * @param {import("./ledger.js").RoomState} r
+   * @param {number} after
    * @param {number} upto
+   * @param {{m: Message, own: boolean}[]} held
    */
-  async #fill(r, upto) {
-    const repair = r.repair;
-    if (!repair) return;
+  async #fill(r, after, upto, held) {
+    const repair = (r.repair = { held, stop: new AbortController() });
     this.#repairs++;
     const signal = AbortSignal.any([repair.stop.signal, within(REPAIR_TIMEOUT, this.#stop.signal)]);
     /** @type {Message[]} */
     const found = [];
-    await this.#between(r.name, repair.after, upto, found, signal).catch(() => {}); // what was found counts
+    const whole = await this.#between(r.name, after, upto, found, signal).catch(() => false); // what was found counts
     this.#repairs--;
     r.repair = null;
-    const batch = [...repair.held, ...found.map((m) => ({ m, own: false }))].sort((a, b) => a.m.seq - b.m.seq);
-    for (const { m, own } of batch) r.seen(m) ? r.mark(m) : this.#pass(r, m, own);
+    const batch = [...held, ...found.map((m) => ({ m, own: false }))].sort((a, b) => a.m.seq - b.m.seq);
+    for (const { m, own } of batch) {
+      if (whole && m.seq > upto) this.#incoming(m, own); // came meanwhile: there may be a gap before it, too
+      else if (r.seen(m)) r.mark(m);
+      else this.#pass(r, m, own || this.#returned(m));
+    }
+    return whole;
   }
 
   /**
-   * Reads after < seq ≤ upto into out. History may be a moment behind the stream, so it asks again until the answer reaches upto.
+   * Fills what is missing between the messages seen so far, after a break before the first resume token: the server does not send again what
+   * another session of the user has confirmed meanwhile. It goes on through outages of some minutes.
+   */
+  async #mend() {
+    if (this.#mending) return;
+    this.#mending = true;
+    /** @type {Set<string>} rooms that history has answered for, also where it says that nobody knows what came before a message */
+    const answered = new Set();
+    for (let tries = 0, wait = 500; tries < MEND_TRIES && !this.#stop.signal.aborted; tries++, wait = Math.min(2 * wait, 15_000)) {
+      if (tries) await sleep(Math.random() * wait, this.#stop.signal).catch(() => {});
+      const rooms = this.#ledger.holed.filter((r) => !answered.has(r.name));
+      if (!rooms.length) break;
+      const one = async () => {
+        for (let r; (r = rooms.pop()); ) {
+          const hole = r.hole;
+          if (!r.repair && hole && (await this.#fill(r, hole.after, hole.upto, []))) answered.add(r.name);
+        }
+      };
+      await Promise.all(Array.from({ length: MAX_REPAIRS / 2 }, one));
+    }
+    this.#mending = false;
+  }
+
+  /**
+   * Reads after < seq ≤ upto into out. History may be a moment behind the stream, so it asks again until the answer reaches upto. True when
+   * that is all there is to know.
    * @param {string} room
    * @param {number} after
    * @param {number} upto
@@ -580,13 +632,13 @@ export class Connection {
         page = await this.session.messages(room, { after, limit: 200, signal });
       } catch (e) {
         // A refusal is final. A gateway that could not be reached has probably died, and another one answers soon.
-        if (e instanceof ServerError && !isCode(e, "rate_limited")) return;
+        if (e instanceof ServerError && !isCode(e, "rate_limited")) return !["unavailable", "internal"].includes(e.code);
       }
       for (const m of page.messages) {
-        if (m.seq > upto) return;
+        if (m.seq > upto) return true;
         out.push(m);
         after = m.seq;
-        if (m.seq === upto) return;
+        if (m.seq === upto) return true;
       }
       if (page.more && page.messages.length) continue;
       await sleep(wait / 2 + Math.random() * wait, signal);

@@ -11,12 +11,15 @@ export class RoomState {
   /** @param {string} name */
   constructor(name) {
     this.name = name;
-    this.floor = 0; // everything up to here counts as seen
+    this.floor = 0; // everything from base up to here counts as seen
+    this.base = 0; // the first seq that was forgotten; what is below has never been here
     /** @type {number[]} seen above floor, rising */
     this.seqs = [];
+    /** @type {(number | undefined)[]} the prev of each of them, where it is known */
+    this.prevs = [];
     /** @type {Set<string>} sender and id; a Set keeps the order of insertion */
     this.ids = new Set();
-    /** @type {{after: number, held: {m: Message, own: boolean}[], stop: AbortController} | null} a gap that is being filled */
+    /** @type {{held: {m: Message, own: boolean}[], stop: AbortController} | null} a gap that is being filled */
     this.repair = null;
   }
 
@@ -35,15 +38,21 @@ export class RoomState {
   seen(m) {
     if (this.seqs[this.#at(m.seq)] === m.seq || this.ids.has(m.sender + "&" + m.id)) return true;
     // Below the floor nothing is known exactly. What the server calls late is new to it: twice is better than never.
-    return m.seq <= this.floor && !m.late;
+    return m.seq <= this.floor && m.seq >= this.base && !m.late;
   }
 
   /** @param {Message} m */
   mark(m) {
     const at = this.#at(m.seq);
-    if (this.seqs[at] !== m.seq && m.seq > this.floor) {
+    if (this.seqs[at] === m.seq) this.prevs[at] ??= m.prev;
+    else if (m.seq > this.floor) {
       this.seqs.splice(at, 0, m.seq);
-      if (this.seqs.length > MAX_SEEN) this.floor = /** @type {number} */ (this.seqs.shift());
+      this.prevs.splice(at, 0, m.prev);
+      if (this.seqs.length > MAX_SEEN) {
+        this.floor = /** @type {number} */ (this.seqs.shift());
+        this.base ||= this.floor;
+        this.prevs.shift();
+      }
     }
     this.ids.add(m.sender + "&" + m.id);
     if (this.ids.size > MAX_SEEN) for (const first of this.ids) return void this.ids.delete(first);
@@ -63,6 +72,17 @@ export class RoomState {
 
   get youngest() {
     return this.seqs.at(-1) ?? this.floor;
+  }
+
+  /** From before the first to behind the last place where something may be missing between what was seen; null for none. */
+  get hole() {
+    /** @type {{after: number, upto: number} | null} */
+    let hole = null;
+    for (let i = this.floor ? 0 : 1; i < this.seqs.length; i++) {
+      const after = i ? this.seqs[i - 1] : this.floor, prev = this.prevs[i];
+      if (prev === undefined || prev > after) hole = { after: hole ? hole.after : after, upto: this.seqs[i] };
+    }
+    return hole;
   }
 }
 
@@ -84,14 +104,19 @@ export class Ledger {
     return this.#rooms.size;
   }
 
-  /** The youngest seq of each room used lately, as many as a join may name; undefined for none. */
+  /** Up to where each room used lately has no hole, as many as a join may name; undefined for none. */
   since() {
     /** @type {Record<string, number>} */
     const out = {};
     let n = 0;
     for (const r of [...this.#rooms.values()].reverse()) {
-      if (r.youngest > 0 && n++ < MAX_SINCE) out[r.name] = r.youngest;
+      if (r.youngest > 0 && n++ < MAX_SINCE) out[r.name] = r.hole?.after ?? r.youngest;
     }
     return n ? out : undefined;
+  }
+
+  /** The rooms that have holes. */
+  get holed() {
+    return [...this.#rooms.values()].filter((r) => r.hole);
   }
 }

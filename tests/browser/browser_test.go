@@ -40,7 +40,7 @@ func node(t *testing.T, url string, control http.Handler, args ...string) {
 }
 
 // control lets a test kill and start what runs. It answers when that is done.
-func control(kill, start func()) http.Handler {
+func control(kill, start func()) *http.ServeMux {
 	mux := http.NewServeMux()
 	for path, f := range map[string]func(){"POST /kill": kill, "POST /start": start} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
@@ -72,7 +72,14 @@ func (a *allInOne) start(addr string) {
 }
 
 func (a *allInOne) control() http.Handler {
-	return control(func() { a.p.Kill() }, func() { a.start(strings.TrimPrefix(a.base, "http://")) })
+	mux := control(func() { a.p.Kill() }, func() { a.start(strings.TrimPrefix(a.base, "http://")) })
+	mux.HandleFunc("POST /erase/{user}", func(w http.ResponseWriter, r *http.Request) {
+		out, err := exec.CommandContext(r.Context(), harness.Program(a.t, "parley"), "user", "erase", r.PathValue("user"), "--yes", "--data", a.dir).CombinedOutput()
+		if err != nil {
+			http.Error(w, fmt.Sprintf("%v\n%s", err, out), http.StatusInternalServerError)
+		}
+	})
+	return mux
 }
 
 func TestSDK(t *testing.T) {
@@ -88,9 +95,10 @@ func TestSDKThreeGateways(t *testing.T) {
 func TestWeb(t *testing.T) {
 	a := serve(t)
 	node(t, a.base, a.control(), "web.test.js")
+	node(t, a.base, a.control(), "look.test.js")
 }
 
 // TestFiles needs no server.
 func TestFiles(t *testing.T) {
-	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js")
+	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js", "rejoin.test.js")
 }

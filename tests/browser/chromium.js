@@ -29,7 +29,7 @@ export const complaints = [];
 export async function page(browser, options) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", ...options });
   const p = await context.newPage();
-  p.setDefaultTimeout(20_000);
+  p.setDefaultTimeout(60_000); // nobody waits so long but on a machine that does much else
   watch(p);
   return p;
 }

@@ -1,8 +1,10 @@
 // @ts-check
 // What the Node side of these tests shares. Go starts the servers and gives their addresses in the environment:
-// PARLEY_URL (where clients go) and PARLEY_CONTROL (POST /kill and /start end and start a gateway, or all of Parley).
+// PARLEY_URL (where clients go) and PARLEY_CONTROL (POST /kill and /start end and start a gateway, or all of Parley; /erase/NAME erases a user).
 import assert from "node:assert/strict";
 import { Parley } from "../../client/js/index.js";
+
+export { eventually } from "./wait.js";
 
 export const url = must("PARLEY_URL");
 export const PASSWORD = "correct horse battery";
@@ -28,21 +30,4 @@ export async function user(base) {
   const name = `${base}-${process.pid}-${++users}`;
   await api.register(name, PASSWORD);
   return { name, api, session: await api.login(name, PASSWORD) };
-}
-
-/**
- * Polls until f gives something true.
- * @template T
- * @param {string} what
- * @param {() => T | Promise<T>} f
- * @param {number} [ms]
- */
-export async function eventually(what, f, ms = 20_000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const got = await f();
-    if (got) return got;
-    if (Date.now() > end) assert.fail(`not within ${ms} ms: ${what}`);
-    await new Promise((r) => setTimeout(r, 25));
-  }
 }

@@ -174,3 +174,30 @@ test("an outcome that is not known is said", { timeout }, async () => {
   assert.ok(acc.seq > 0);
   await l.close();
 });
+
+test("somebody is erased: their messages have no text any more, and keep their places", { timeout }, async () => {
+  const [lisa, avi] = [await user("lisa"), await user("avi")];
+  const room = roomOf(lisa.name, avi.name);
+  const l = lisa.session.connect(), a = avi.session.connect();
+  await Promise.all([l.next("caughtUp"), a.next("caughtUp")]);
+  await l.send(room, "secret one");
+  await a.send(room, "mine");
+  await l.send(room, "secret two");
+  await a.close();
+  await l.send(room, "while Avi was away");
+  const ended = l.closed;
+  await control("/erase/" + lisa.name);
+  assert.ok(/** @type {any} */ (await ended).code >= 4500, "her own connection ends for good");
+  const b = avi.session.connect({ resume: a.resume });
+  /** @type {string[]} */
+  const got = [];
+  b.on("message", (m) => void (m.sender === lisa.name && got.push(m.content)));
+  await b.next("caughtUp");
+  assert.ok(got.every((text) => text === ""), `what was missed has no text either: ${got}`);
+  const all = await collect(avi.session.history(room, { after: 0 }));
+  assert.deepEqual(all.map((m) => [m.sender, m.content]), [[lisa.name, ""], [avi.name, "mine"], [lisa.name, ""], [lisa.name, ""]]);
+  assert.equal(new Set(all.map((m) => m.id)).size, 4);
+  assert.equal((await avi.session.conversations()).conversations[0].last_message?.content, "");
+  await assert.rejects(b.send(room, "are you there?"), { name: "ServerError" });
+  await b.close();
+});

@@ -82,6 +82,7 @@ export class Contacts extends Component {
     const typing = room && room.typingUntil > Date.now();
     const mine = last && (!("sender" in last) || last.sender === store.me);
     const there = presence(p);
+    const gone = !typing && !draft && last && "gone" in last;
     const said = typing ? "typing…" : draft ? draft.slice(0, 120) : last ? last.content.slice(0, 120) : there;
     return html`<div key=${p.name} id=${"c" + n} role="option" aria-selected=${open ? "true" : "false"} aria-setsize=${of} aria-posinset=${n + 1}
         class=${"contact" + (open ? " open" : "") + (n === this.at ? " at" : "") + (unread ? " unread" : "")} style=${{ transform: `translateY(${n * ROW}px)` }}
@@ -89,7 +90,7 @@ export class Contacts extends Component {
       <${Avatar} name=${p.name} online=${p.online} />
       <span class="who"><bdi>${p.name}</bdi><span class="sr">, ${there || "presence unknown"}</span></span>
       <span class="when">${when(room?.at ?? 0)}</span>
-      <span class=${"said" + (typing ? " typing" : draft ? " draft" : "")}>
+      <span class=${"said" + (typing ? " typing" : draft ? " draft" : gone ? " gone" : "")}>
         ${!typing && draft ? html`<b>Draft: </b>` : !typing && mine ? "You: " : ""}<bdi>${said}</bdi></span>
       ${unread > 0 && html`<span class="badge">${unread > 99 ? "99+" : unread}<span class="sr"> unread</span></span>`}
     </div>`;

@@ -242,7 +242,7 @@ export class Log extends Component {
       ${unread && html`<p class="day new"><span>New</span></p>`}
       <div class=${"bubble" + (mine ? " mine" : "") + (follows ? " follows" : "")}>
         <span class="sr">${mine ? "You" : room.peer}: </span>
-        <div class=${"text" + (folded ? " folded" : "")} dir="auto">${folded ? m.content.slice(0, LONG) : m.content}</div>
+        <div class=${"text" + (folded ? " folded" : "") + (m.gone ? " gone" : "")} dir="auto">${folded ? m.content.slice(0, LONG) : m.content}</div>
         ${folded && html`<button class="link" type="button" onClick=${() => { this.unfolded.add(m.id); this.forceUpdate(); }}>Show all of it</button>`}
         <span class="meta"><time datetime=${new Date(m.at).toISOString()}>${time(m.at)}</time>${state && html`<${Tick} state=${state} />`}</span>
       </div>

@@ -1,7 +1,7 @@
 // @ts-check
 import { Component, createRef, html } from "./html.js";
 import { Log } from "./log.js";
-import { Avatar, Icon, presence } from "./parts.js";
+import { Avatar, Icon, dayOf, presence } from "./parts.js";
 
 const encoder = new TextEncoder();
 // Where a keyboard is on the screen, its Enter makes a new line, as everywhere on phones.
@@ -96,7 +96,7 @@ export class Pane extends Component {
         <div class="title"><h2 class="name"><bdi>${room.peer}</bdi></h2><p class=${"presence" + (p.online ? " on" : "")} aria-live="polite">${typing ? "typing…" : presence(p)}</p></div>
         ${!only && html`<button class="icon-button" type="button" aria-label=${"Close the conversation with " + room.peer} onClick=${onClose}><${Icon} name="close" /></button>`}
       </header>
-      <${Log} store=${store} room=${room} version=${room.version + ":" + (room.loading ? 1 : 0)} onScroll=${this.scrolled} />
+      <${Log} store=${store} room=${room} version=${room.version + ":" + (room.loading ? 1 : 0) + ":" + dayOf(Date.now())} onScroll=${this.scrolled} />
       <form class="composer" onSubmit=${this.send}>
         <label class="sr" for=${id}>Message to ${room.peer}</label>
         <textarea id=${id} ref=${this.field} rows="1" dir="auto" placeholder="Write a message" enterkeyhint=${touch ? "enter" : "send"} value=${this.state.text} onInput=${this.input} onKeyDown=${this.key}

@@ -4,12 +4,15 @@ import { peerOf } from "./js/index.js";
 
 /**
  * @typedef {import("../../../../client/js/api.js").Message} Message
- * @typedef {{seq: number, sender: string, content: string, id: string, at: number, h?: number, gen?: number}} Line a message; h is its measured height
+ * @typedef {{seq: number, sender: string, content: string, id: string, at: number, gone?: boolean, h?: number, gen?: number}} Line a message; gone: its sender was erased; h is its measured height
  * @typedef {{id: string, room: string, content: string, at: number, tried?: boolean, error?: string, h?: number, gen?: number}} Outgoing waits for its acceptance
  */
 
 // Messages that came live are kept for a room that nobody has opened yet, for history may be a moment behind them.
 const KEPT_UNOPENED = 200;
+
+// What stands for a message whose sender was erased: it has no text any more.
+const ERASED = { content: "This message was erased.", gone: true, h: 0 };
 
 export class Room {
   /** @type {Line[]} by seq */
@@ -63,7 +66,11 @@ export class Room {
     this.readSeq = Math.max(this.readSeq, c.read_seq);
     this.peerRead = Math.max(this.peerRead, c.peer_read_seq);
     this.peerDelivered = Math.max(this.peerDelivered, c.peer_delivered_seq);
-    if (c.last_message) this.#newest(toLine(c.last_message));
+    if (c.last_message) {
+      const last = toLine(c.last_message);
+      this.#newest(last);
+      if (last.gone) for (const line of this.lines) if (line.sender === last.sender) Object.assign(line, ERASED); // all of them are
+    }
     this.version++;
   }
 
@@ -102,7 +109,10 @@ export class Room {
       for (const line of list) {
         let at = this.lines.length;
         while (at > 0 && this.lines[at - 1].seq > line.seq) at--;
-        if (at > 0 && this.lines[at - 1].seq === line.seq) continue;
+        if (at > 0 && this.lines[at - 1].seq === line.seq) {
+          if (line.gone) this.lines[at - 1] = line; // erased since it was read
+          continue;
+        }
         this.lines.splice(at, 0, line);
         added++;
       }
@@ -169,6 +179,6 @@ export class Room {
  * @returns {Line}
  */
 export function toLine(m) {
-  // A message without text is one whose sender was erased.
-  return { seq: m.seq, sender: m.sender, content: m.content || "This message was erased.", id: m.id, at: Date.parse(m.sent_at) };
+  const line = { seq: m.seq, sender: m.sender, content: m.content, id: m.id, at: Date.parse(m.sent_at) };
+  return m.content ? line : { ...line, ...ERASED };
 }

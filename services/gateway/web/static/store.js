@@ -53,7 +53,7 @@ export class Store {
   #byName = null;
   /** @type {Person[] | null} */
   #listed = null;
-  #typedAt = 0;
+  #typed = { room: "", at: 0 }; // when the other side was last told that one types
   #pumping = new Set();
   /** @type {Map<string, string>} what storage has: rows of the list ask for it at every frame */
   #drafts = new Map();
@@ -196,7 +196,7 @@ export class Store {
     const line = toLine(m);
     if (!r.arrived(line)) return;
     if (line.sender === this.me) keep.set(`out.${this.me}.${line.id}`, null);
-    else {
+    else if (!line.gone) {
       if (this.panes.includes(r.name)) this.announcement = `${line.sender}: ${line.content.slice(0, 300)}`;
       this.#notify(r, line);
     }
@@ -418,8 +418,8 @@ export class Store {
     keep.set(`draft.${this.me}.${room}`, text);
     this.#drafts.set(room, text);
     const now = Date.now();
-    if (!text || now - this.#typedAt < TYPING_EVERY || !this.conn?.connected) return;
-    this.#typedAt = now;
+    if (!text || (room === this.#typed.room && now - this.#typed.at < TYPING_EVERY) || !this.conn?.connected) return;
+    this.#typed = { room, at: now };
     this.conn.typing(room);
   }
 
@@ -434,7 +434,7 @@ export class Store {
     keep.set(`out.${this.me}.${o.id}`, JSON.stringify(o));
     keep.set(`draft.${this.me}.${room}`, null);
     this.#drafts.delete(room);
-    this.#typedAt = 0;
+    this.#typed.at = 0;
     r.out = [...r.out, o];
     r.newFrom = 0;
     r.version++;
