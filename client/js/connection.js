@@ -94,6 +94,8 @@ export class Connection {
   #ledger = new Ledger();
   /** @type {Map<string, Deferred<Accepted | ServerError | null>>} null: the socket is gone */
   #pending = new Map();
+  /** @type {Map<string, string>} the texts of the pending ones, and of those that were given up without an outcome, oldest first */
+  #texts = new Map();
   /** @type {Link | null} the one that has joined */
   #link = null;
   /** @type {Deferred<Link>} */
@@ -211,6 +213,9 @@ export class Connection {
     if (this.#pending.has(id)) throw new ServerError("invalid_argument", "a message with this id is being sent already");
     if (this.#pending.size >= MAX_PENDING) throw new ServerError("rate_limited", "too many messages wait for an outcome");
     this.#pending.set(id, new Deferred()); // the id is taken, also while there is no connection
+    this.#texts.delete(id);
+    this.#texts.set(id, content);
+    let unknown = false;
     try {
       for (let wait = 100; ; ) {
         const link = this.#link ?? (await orAbort(this.#up.promise, signal));
@@ -232,9 +237,12 @@ export class Connection {
         wait = Math.min(2 * wait, 5000);
       }
     } catch (e) {
+      unknown = retry;
       throw retry ? new OutcomeUnknownError(id, e) : e;
     } finally {
       this.#pending.delete(id);
+      if (!unknown) this.#texts.delete(id);
+      else for (const old of this.#texts.keys()) if (this.#texts.size > 2 * MAX_PENDING && !this.#pending.has(old)) this.#texts.delete(old);
     }
   }
 
@@ -471,8 +479,7 @@ export class Connection {
     const d = f.data ?? {};
     switch (f.event) {
       case "message_accepted":
-        this.#accepted(d);
-        return this.#incoming({ ...d, sender: this.session.username, content: "" }, true);
+        return this.#incoming(...this.#own(d));
       case "received_message": {
         d.content ??= ""; // of an erased sender
         return this.#incoming(d, this.#returned(d));
@@ -530,11 +537,25 @@ export class Connection {
   }
 
   /**
+   * An acceptance as a message, and whether it makes no event. One whose sender gave up does: nobody was told.
+   * @param {Message} d
+   * @returns {[Message, boolean]}
+   */
+  #own(d) {
+    const m = { ...d, sender: this.session.username, content: "" };
+    if (this.#accepted(m)) return [m, true];
+    const content = this.#texts.get(d.id);
+    this.#texts.delete(d.id);
+    return content === undefined ? [m, true] : [{ ...m, content }, false];
+  }
+
+  /**
    * Whether it is one's own message, back after a reconnect that ate its acceptance.
    * @param {Message} m
    */
   #returned(m) {
-    return m.sender === this.session.username && this.#accepted(m);
+    // An id that was used before, for another text, is no answer to this one.
+    return m.sender === this.session.username && (!m.content || this.#texts.get(m.id) === m.content) && this.#accepted(m);
   }
 
   /**

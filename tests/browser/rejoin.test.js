@@ -183,3 +183,29 @@ test("more live messages than are remembered overtake missed ones, which come al
   assert.equal(new Set(got).size, got.length);
   await conn.close();
 });
+
+test("a message that its sender gave up is stored all the same: it comes as a message", { timeout }, async () => {
+  const { server, conn, got, first } = await lisa();
+  await first.joined();
+  const giveUp = new AbortController();
+  const sent = conn.send(ROOM, "mine", { signal: giveUp.signal });
+  const { id } = await first.heard("client_sends_message");
+  giveUp.abort();
+  await assert.rejects(sent, { name: "OutcomeUnknownError" });
+  first.say("message_accepted", { conversation_room: ROOM, id, seq: 50, prev: 40, sent_at: "2026-03-01T09:30:00.000Z" }, id);
+  assert.deepEqual(got, ["mine"]);
+  assert.deepEqual(server.asked, []);
+  await conn.close();
+});
+
+test("an id that was used before, for another text, is no answer", { timeout }, async () => {
+  const { conn, got, first } = await lisa();
+  await first.joined();
+  const sent = conn.send(ROOM, "second", { id: "twice" });
+  await first.heard("client_sends_message");
+  first.say("received_message", { ...msg(5), sender: "Lisa", content: "first", id: "twice" });
+  assert.deepEqual(got, ["first"]);
+  first.say("error", { code: "id_conflict", message: "another message" }, "twice");
+  await assert.rejects(sent, { code: "id_conflict" });
+  await conn.close();
+});
