@@ -143,7 +143,7 @@ type Ack struct {
 // Message is the data of received_message and, without Sender and Content, of message_accepted.
 type Message struct {
 	Sender  string    `json:"sender,omitempty"`
-	Content string    `json:"content,omitempty"`
+	Content string    `json:"content"`
 	Room    string    `json:"conversation_room"`
 	ID      string    `json:"id"`
 	Seq     int64     `json:"seq"`
