@@ -1,0 +1,153 @@
+{{/* Deployment, ServiceAccount and PodDisruptionBudget of one of our programs:
+dict root, name, env (a list), volumes, mounts, and for gateways ports, lifecycle, grace, strategy, noReplicas. */}}
+{{- define "parley.workload" -}}
+{{- $root := .root -}}
+{{- $v := index $root.Values .name -}}
+{{- $full := printf "%s-%s" (include "parley.fullname" $root) .name -}}
+{{- $of := list $root .name -}}
+{{- $ca := include "parley.natsCA" $root -}}
+{{- $creds := and (not $root.Values.nats.enabled) $root.Values.nats.external.credsSecret -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ $full }}
+  labels: {{- include "parley.labels" $of | nindent 4 }}
+  {{- with $root.Values.serviceAccount.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ $full }}
+  labels: {{- include "parley.labels" $of | nindent 4 }}
+spec:
+  {{- if not .noReplicas }}
+  replicas: {{ $v.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  selector:
+    matchLabels: {{- include "parley.selector" $of | nindent 6 }}
+  strategy:
+    type: RollingUpdate
+    {{- toYaml (.strategy | default (dict "rollingUpdate" (dict "maxSurge" 1 "maxUnavailable" 0))) | nindent 4 }}
+  template:
+    metadata:
+      labels: {{- include "parley.labels" $of | nindent 8 }}
+      annotations:
+        kubectl.kubernetes.io/default-container: {{ .name }}
+        {{- with .checksum }}
+        checksum/secrets: {{ . }}
+        {{- end }}
+        {{- with $root.Values.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      serviceAccountName: {{ $full }}
+      automountServiceAccountToken: false
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: {{ .grace | default 20 }}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        seccompProfile: {type: RuntimeDefault}
+      {{- include "parley.placement" $of | nindent 6 }}
+      containers:
+        - name: {{ .name }}
+          image: {{ include "parley.image" (list $root.Values.image $root.Chart.AppVersion) }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          command: [/usr/local/bin/{{ .name }}]
+          securityContext: {{- include "parley.containerSecurity" $root | nindent 12 }}
+          env:
+            - {name: PARLEY_ADMIN, value: ":9090"}
+            - {name: PARLEY_LOG_LEVEL, value: {{ $root.Values.logLevel }}}
+            - {name: PARLEY_LOG_FORMAT, value: {{ $root.Values.logFormat }}}
+            - {name: PARLEY_NATS_URL, value: {{ include "parley.natsURL" $root | quote }}}
+            {{- if $creds }}
+            - {name: PARLEY_NATS_CREDS, value: /etc/parley/nats-creds/{{ .name }}.creds}
+            {{- else if or $root.Values.nats.enabled $root.Values.nats.external.users }}
+            - {name: PARLEY_NATS_USER, value: {{ .name }}}
+            - name: PARLEY_NATS_PASSWORD
+              valueFrom: {secretKeyRef: {name: {{ include "parley.natsSecret" $root }}, key: {{ .name }}-password}}
+            {{- end }}
+            {{- if $ca }}
+            - {name: PARLEY_NATS_CA, value: /etc/parley/nats-ca/ca.crt}
+            {{- end }}
+            {{- with .env }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+            {{- with $v.goMemLimit }}
+            - {name: GOMEMLIMIT, value: {{ . }}}
+            {{- end }}
+            {{- range $k, $x := merge (dict) $v.config $root.Values.config }}
+            - {name: {{ printf "PARLEY_%s" (upper $k | replace "-" "_") }}, value: {{ kindIs "slice" $x | ternary (join "," $x) (kindIs "float64" $x | ternary (printf "%.0f" $x) (toString $x)) | quote }}}
+            {{- end }}
+            {{- with $v.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            {{- with .ports }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+            - {name: admin, containerPort: 9090}
+          # Alive: the process answers. Ready: it has what its work needs, and is not draining. A store that is away makes nothing restart.
+          startupProbe:
+            httpGet: {path: /healthz, port: admin}
+            periodSeconds: 2
+            timeoutSeconds: 3
+            failureThreshold: 30
+          readinessProbe:
+            httpGet: {path: /readyz, port: admin}
+            periodSeconds: 3
+            timeoutSeconds: 3
+            failureThreshold: 2
+          livenessProbe:
+            httpGet: {path: /healthz, port: admin}
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          {{- with .lifecycle }}
+          lifecycle: {{- toYaml . | nindent 12 }}
+          {{- end }}
+          resources: {{- toYaml $v.resources | nindent 12 }}
+          {{- if or $ca $creds }}
+          volumeMounts:
+            {{- if $ca }}
+            - {name: nats-ca, mountPath: /etc/parley/nats-ca, readOnly: true}
+            {{- end }}
+            {{- if $creds }}
+            - {name: nats-creds, mountPath: /etc/parley/nats-creds, readOnly: true}
+            {{- end }}
+          {{- end }}
+      {{- if or $ca $creds }}
+      volumes:
+        {{- if $ca }}
+        - name: nats-ca
+          secret: {secretName: {{ $ca }}, items: [{key: ca.crt, path: ca.crt}]}
+        {{- end }}
+        {{- if $creds }}
+        - name: nats-creds
+          secret: {secretName: {{ $creds }}, items: [{key: {{ .name }}.creds, path: {{ .name }}.creds}]}
+        {{- end }}
+      {{- end }}
+{{- if $v.podDisruptionBudget.enabled }}
+---
+{{ include "parley.pdb" (list $root .name $v.podDisruptionBudget) }}
+{{- end }}
+{{- end }}
+
+{{- define "parley.pdb" -}}
+{{- $root := index . 0 -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "parley.fullname" $root }}-{{ index . 1 }}
+  labels: {{- include "parley.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: {{ (index . 2).maxUnavailable }}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "parley.selector" . | nindent 6 }}
+{{- end }}
