@@ -49,6 +49,7 @@ var scenarios = []scenario{
 	{"volume", false, loseVolume},
 	{"node", false, loseNode},
 	{"restore", false, restore},
+	{"disaster", false, disaster},
 	{"events", false, events},
 }
 

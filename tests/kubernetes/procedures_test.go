@@ -8,11 +8,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"parley/client"
 	"parley/tests/chaos/checker"
 	"parley/tests/chaos/load"
 	"parley/tests/kubernetes/lab"
@@ -167,20 +167,14 @@ func restore(t *testing.T, s *suite) {
 	wait(10 * time.Second)
 	w.Hush()
 	s.site.WaitCalm(time.Minute)
-	dump, err := s.lab.Run(s.ctx, "kubectl", "exec", release+"-postgresql-0", "--", "pg_dump", "-U", release, "-Fc", release)
-	must(t, err)
-	s.say("a dump of %d bytes", len(dump))
-	must(t, os.WriteFile(s.dir+"/parley.dump", []byte(dump), 0o600))
+	dump := s.dump(t)
 	w.Talk()
 	wait(10 * time.Second)
 
 	sql := s.during(t, w, "SQL is lost under load; an older dump is restored, the rest comes from the streams", func() {
 		s.kubectl(t, "scale", workload("auth"), workload("history"), "--replicas=0")
 		s.gone(t, "auth", "history")
-		s.psql(t, "postgres", fmt.Sprintf("DROP DATABASE %s WITH (FORCE)", release))
-		s.psql(t, "postgres", fmt.Sprintf("CREATE DATABASE %s OWNER %s", release, release))
-		_, err := s.lab.Feed(s.ctx, []byte(dump), "kubectl", "exec", "-i", release+"-postgresql-0", "--", "pg_restore", "-U", release, "-d", release, "--exit-on-error")
-		must(t, err)
+		s.loadDump(t, dump)
 		s.kubectl(t, "scale", workload("auth"), workload("history"), "--replicas=2")
 		s.rolledOut(t, 3*time.Minute, "auth", "history")
 		s.wait(t, "SQL has what the streams have", 2*time.Minute, func() error {
@@ -205,12 +199,7 @@ func restore(t *testing.T, s *suite) {
 	nats := s.during(t, w, "every NATS volume is lost; history makes the streams anew", func() {
 		s.kubectl(t, "scale", workload("nats"), "--replicas=0")
 		s.gone(t, "nats")
-		claims := strings.Fields(s.kubectl(t, "get", "pvc", "-o", "jsonpath={.items[*].metadata.name}"))
-		for _, c := range claims {
-			if strings.Contains(c, "-nats-") {
-				s.kubectl(t, "delete", "pvc", c)
-			}
-		}
+		s.loseNatsVolumes(t)
 		s.kubectl(t, "scale", workload("nats"), "--replicas=3")
 		s.rolledOut(t, 3*time.Minute)
 		s.wait(t, "all streams are there", 2*time.Minute, s.copies)
@@ -226,6 +215,82 @@ func restore(t *testing.T, s *suite) {
 	}
 	s.report.fact("seqs of the stream before and after all of NATS was lost", "ended at %d, begins at %d", old["ROOMS_0"].State.LastSeq, now["ROOMS_0"].State.FirstSeq)
 	s.verdict(t, w, sql, nats)
+}
+
+// disaster: SQL and NATS are both lost, and all there is is a dump that is older than what people have seen. What came after the dump is gone; but
+// no seq may be given a second time, or clients that resume would miss what is new.
+func disaster(t *testing.T, s *suite) {
+	ann, err := s.guest(s.ctx, s.site.door, "disann")
+	must(t, err)
+	defer ann.close()
+	bob, err := s.guest(s.ctx, s.site.door, "disbob")
+	must(t, err)
+	defer bob.close()
+	_, err = chat(s.ctx, ann, bob, "before the dump")
+	must(t, err)
+	s.site.WaitCalm(time.Minute)
+	dump := s.dump(t)
+	seen := int64(0)
+	for i := range 20 {
+		seen, err = chat(s.ctx, ann, bob, fmt.Sprintf("after the dump, %d", i))
+		must(t, err)
+	}
+	begin := time.Now()
+	s.kubectl(t, "scale", workload("gateway"), workload("auth"), workload("history"), workload("nats"), "--replicas=0")
+	s.gone(t, "gateway", "auth", "history", "nats")
+	s.loseNatsVolumes(t)
+	s.loadDump(t, dump)
+	s.psql(t, release, "UPDATE history_partitions SET seq = seq + 1000000")
+	s.kubectl(t, "scale", workload("nats"), "--replicas=3")
+	s.kubectl(t, "scale", workload("auth"), workload("history"), "--replicas=2")
+	s.rolledOut(t, 3*time.Minute, "nats", "auth", "history")
+	s.kubectl(t, "scale", workload("gateway"), "--replicas=3")
+	s.rolledOut(t, 3*time.Minute)
+	again, err := chat(s.ctx, ann, bob, "after the restore")
+	must(t, err)
+	took := time.Since(begin)
+	s.say("up to seq %d before, from %d on after", seen, again)
+	if again <= seen {
+		t.Errorf("seq %d was given again: the highest before was %d", again, seen)
+	}
+	found := 0
+	for m, err := range bob.api.History(s.ctx, client.Room("disann", "disbob"), 0) {
+		must(t, err)
+		if m.Content == "before the dump" || m.Content == "after the restore" {
+			found++
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d of the two messages are in history", found)
+	}
+	s.report.fact("SQL and NATS lost together, restored from an older dump: from the loss to the next message", "%.0f s; seq %d before, %d after", took.Seconds(), seen, again)
+}
+
+// dump is pg_dump's archive.
+func (s *suite) dump(t testing.TB) []byte {
+	t.Helper()
+	out, err := s.lab.Kubectl(s.ctx, "exec", release+"-postgresql-0", "--", "pg_dump", "-U", release, "-Fc", release)
+	must(t, err)
+	s.say("a dump of %d bytes", len(out))
+	return []byte(out)
+}
+
+// loadDump loses the database and puts a dump in its place.
+func (s *suite) loadDump(t testing.TB, dump []byte) {
+	t.Helper()
+	s.psql(t, "postgres", fmt.Sprintf("DROP DATABASE %s WITH (FORCE)", release))
+	s.psql(t, "postgres", fmt.Sprintf("CREATE DATABASE %s OWNER %s", release, release))
+	_, err := s.lab.Feed(s.ctx, dump, "kubectl", "exec", "-i", release+"-postgresql-0", "--", "pg_restore", "-U", release, "-d", release, "--exit-on-error")
+	must(t, err)
+}
+
+func (s *suite) loseNatsVolumes(t testing.TB) {
+	t.Helper()
+	for _, c := range strings.Fields(s.kubectl(t, "get", "pvc", "-o", "jsonpath={.items[*].metadata.name}")) {
+		if strings.Contains(c, "-nats-") {
+			s.kubectl(t, "delete", "pvc", c)
+		}
+	}
 }
 
 // wait lets people talk for a while.

@@ -43,7 +43,7 @@ func run(args []string) error {
 	} else if err != nil {
 		return err
 	}
-	all := append([]string{"postgres", "-D", data, "-c", "listen_addresses=*", "-c", "unix_socket_directories=" + socketDir()}, args...)
+	all := append([]string{bin, "-D", data, "-c", "listen_addresses=*", "-c", "unix_socket_directories=" + socketDir()}, args...)
 	return fmt.Errorf("start %s: %w", bin, syscall.Exec(bin, all, os.Environ()))
 }
 
