@@ -46,6 +46,7 @@ var scenarios = []scenario{
 	{"scale", false, scale},
 	{"hpa", false, autoscale},
 	{"keys", false, rotateKeys},
+	{"passwords", false, rotatePasswords},
 	{"volume", false, loseVolume},
 	{"node", false, loseNode},
 	{"restore", false, restore},

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"parley/client"
 	"parley/tests/chaos/checker"
 	"parley/tests/chaos/load"
@@ -159,6 +161,43 @@ func rotateKeys(t *testing.T, s *suite) {
 	if !s.site.key.Equal(after) {
 		t.Error("helm upgrade made another key")
 	}
+}
+
+// rotatePasswords changes every service's NATS password: each has two users, and the one that is not used gets a new password first.
+func rotatePasswords(t *testing.T, s *suite) {
+	w := s.crowd(t, "passwords")
+	services := []string{"gateway", "auth", "presence", "history"}
+	old := map[string]string{}
+	renew := func(suffix string) {
+		data := map[string]string{}
+		for _, u := range services {
+			old[u+suffix] = s.secret(t, natsUsers, u+suffix+"-password")
+			data[u+suffix+"-password"] = "p" + rand.Text()
+		}
+		patch, err := json.Marshal(map[string]any{"stringData": data})
+		must(t, err)
+		s.kubectl(t, "patch", "secret", natsUsers, "-p", string(patch))
+		s.restart(t, "nats")
+	}
+	r := s.during(t, w, "the services' NATS passwords are changed", func() {
+		renew("-b")
+		s.helm(t, "upgrade", "--set", "image.tag="+versions[0], "--set", "nats.auth.slot=b")
+		s.rolledOut(t, 5*time.Minute)
+		s.gone(t, deployments...)
+		renew("")
+	})
+	s.verdict(t, w, r)
+	addr, err := s.lab.Publish(s.ctx, "default/"+release+"-nats:client")
+	must(t, err)
+	for user, password := range old {
+		if nc, err := nats.Connect("nats://"+addr, nats.UserInfo(user, password), nats.Timeout(10*time.Second)); err == nil {
+			nc.Close()
+			t.Errorf("the old password of %s is still good", user)
+		}
+	}
+	// Back, for what comes after.
+	s.helm(t, "upgrade", "--set", "image.tag="+versions[0])
+	s.rolledOut(t, 5*time.Minute)
 }
 
 // restore loses SQL and puts an older dump back; then loses every NATS volume.

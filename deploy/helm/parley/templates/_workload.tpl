@@ -68,9 +68,10 @@ spec:
             {{- if $creds }}
             - {name: PARLEY_NATS_CREDS, value: /etc/parley/nats-creds/{{ .name }}.creds}
             {{- else if or $root.Values.nats.enabled $root.Values.nats.external.users }}
-            - {name: PARLEY_NATS_USER, value: {{ .name }}}
+            {{- $user := ternary (printf "%s-b" .name) .name (eq $root.Values.nats.auth.slot "b") }}
+            - {name: PARLEY_NATS_USER, value: {{ $user }}}
             - name: PARLEY_NATS_PASSWORD
-              valueFrom: {secretKeyRef: {name: {{ include "parley.natsSecret" $root }}, key: {{ .name }}-password}}
+              valueFrom: {secretKeyRef: {name: {{ include "parley.natsSecret" $root }}, key: {{ $user }}-password}}
             {{- end }}
             {{- if $ca }}
             - {name: PARLEY_NATS_CA, value: /etc/parley/nats-ca/ca.crt}
