@@ -83,6 +83,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if s.bus, err = bus.Open(cfg.NATS, "parley-gateway", deps.Log, deps.NATS...); err != nil {
 		return nil, err
 	}
+	s.bus.Observe(deps.Registry)
 	rpc := s.bus.RPC(cfg.RPCTimeout)
 	s.deliver = s.bus.Deliveries()
 	s.router = router.New(source{s.deliver, rpc}, deps.Log, deps.Registry)
