@@ -205,7 +205,7 @@ func events(t *testing.T, s *suite) {
 	must(t, err)
 	r := rand.New(rand.NewPCG(s.seed, 1))
 	s.say("%d users register", *users)
-	w := load.New(t, s.site, load.Options{Users: *users, Rate: *rate, Seed: s.seed})
+	w := load.New(t, s.site, load.Options{Users: *users, Names: s.name("u"), Rate: *rate, Seed: s.seed})
 	s.say("and connect")
 	w.Start()
 	s.say("all are there")

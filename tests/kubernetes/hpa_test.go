@@ -93,13 +93,13 @@ func autoscale(t *testing.T, s *suite) {
 			return err
 		}
 	}
-	stay := load.New(t, s.site, load.Options{Users: 60, Names: "stay", Rate: 30, Seed: s.seed})
+	stay := load.New(t, s.site, load.Options{Users: 60, Names: s.name("stay"), Rate: 30, Seed: s.seed})
 	stay.Start()
 	s.wait(t, "two gateways for those who stay", 3*time.Minute, is(2))
 	s.say("two gateways")
 	var out *row
 	in := s.during(t, stay, "sessions grow, the HPA adds gateways", func() {
-		come := load.New(t, s.site, load.Options{Users: 150, Names: "come", Rate: 15, Seed: s.seed + 1})
+		come := load.New(t, s.site, load.Options{Users: 150, Names: s.name("come"), Rate: 15, Seed: s.seed + 1})
 		come.Start()
 		s.wait(t, "five gateways", 4*time.Minute, is(5))
 		s.say("five gateways; the many leave")

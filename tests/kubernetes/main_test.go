@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -113,6 +114,11 @@ func TestKubernetes(t *testing.T) {
 // say prints progress: a run takes long.
 func (s *suite) say(format string, args ...any) {
 	fmt.Printf("%s %6.1f s  %s\n", time.Now().Format("15:04:05"), time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// name is a user's name that no earlier run on this cluster has taken.
+func (s *suite) name(of string) string {
+	return of + strconv.FormatInt(s.begun.Unix()%1_000_000, 36) + "x"
 }
 
 // autopsy shows what the cluster looked like when something failed.

@@ -23,7 +23,7 @@ import (
 // crowd is the smaller load of a procedure of operations.
 func (s *suite) crowd(t *testing.T, names string) *load.World {
 	t.Helper()
-	w := load.New(t, s.site, load.Options{Users: 60, Names: names, Rate: 30, Seed: s.seed})
+	w := load.New(t, s.site, load.Options{Users: 60, Names: s.name(names), Rate: 30, Seed: s.seed})
 	w.Start()
 	return w
 }
@@ -150,7 +150,7 @@ func rotateKeys(t *testing.T, s *suite) {
 		t.Error("the key is the same as before")
 	}
 	s.restart(t, "gateway") // everybody connects again, now with tokens of the new key
-	g, err := s.guest(s.ctx, s.site.door, "keysguest")
+	g, err := s.guest(s.ctx, s.site.door, s.name("keysguest"))
 	must(t, err)
 	defer g.close()
 	s.verdict(t, w, r)
@@ -259,10 +259,10 @@ func restore(t *testing.T, s *suite) {
 // disaster: SQL and NATS are both lost, and all there is is a dump that is older than what people have seen. What came after the dump is gone; but
 // no seq may be given a second time, or clients that resume would miss what is new.
 func disaster(t *testing.T, s *suite) {
-	ann, err := s.guest(s.ctx, s.site.door, "disann")
+	ann, err := s.guest(s.ctx, s.site.door, s.name("disann"))
 	must(t, err)
 	defer ann.close()
-	bob, err := s.guest(s.ctx, s.site.door, "disbob")
+	bob, err := s.guest(s.ctx, s.site.door, s.name("disbob"))
 	must(t, err)
 	defer bob.close()
 	_, err = chat(s.ctx, ann, bob, "before the dump")
@@ -293,7 +293,7 @@ func disaster(t *testing.T, s *suite) {
 		t.Errorf("seq %d was given again: the highest before was %d", again, seen)
 	}
 	found := 0
-	for m, err := range bob.api.History(s.ctx, client.Room("disann", "disbob"), 0) {
+	for m, err := range bob.api.History(s.ctx, client.Room(ann.name, bob.name), 0) {
 		must(t, err)
 		if m.Content == "before the dump" || m.Content == "after the restore" {
 			found++
