@@ -12,7 +12,7 @@ KUBERNETES ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-kubernetes test-deps lint fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
+.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -52,6 +52,12 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
 
 bin/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 	GOWORK=off $(GO) build -C .ci/tools -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+lint-deploy: bin/chart ## the Helm chart: lint, all variants rendered and read strictly; with a k8s-lab also schemas and an API server's dry run
+	@.ci/lint-deploy
+
+bin/chart: .ci/tools/chart/main.go .ci/tools/chart/go.mod .ci/tools/chart/go.sum
+	GOWORK=off CGO_ENABLED=0 $(GO) build -C .ci/tools/chart -o $(CURDIR)/bin/chart .
 
 fmt: ## format everything
 	gofmt -w client cmd pkg services tests

@@ -11,7 +11,7 @@ import (
 )
 
 // streamMetrics say how the streams are, whoever reads them and whether SQL is there or not.
-type streamMetrics struct{ leader, copies, last *prometheus.GaugeVec }
+type streamMetrics struct{ leader, missing, last *prometheus.GaugeVec }
 
 func newStreamMetrics(reg prometheus.Registerer) streamMetrics {
 	gauge := func(name, help string) *prometheus.GaugeVec {
@@ -20,9 +20,9 @@ func newStreamMetrics(reg prometheus.Registerer) streamMetrics {
 		return g
 	}
 	return streamMetrics{
-		leader: gauge("leader", "1 while the stream has a leader that answers; without one nothing can be sent."),
-		copies: gauge("copies", "Copies of the stream that are up to date, the leader's own included."),
-		last:   gauge("last_seq", "Seq of the youngest message in the stream."),
+		leader:  gauge("leader", "1 while the stream has a leader that answers; without one nothing can be sent."),
+		missing: gauge("copies_missing", "Copies of the stream that are away or behind."),
+		last:    gauge("last_seq", "Seq of the youngest message in the stream."),
 	}
 }
 
@@ -52,22 +52,22 @@ func (s *Service) lookAt(ctx context.Context, p int) {
 	stream, err := s.js.Stream(ctx, subject.Stream(p))
 	if err != nil {
 		s.streamMetrics.leader.WithLabelValues(label).Set(0)
-		s.streamMetrics.copies.WithLabelValues(label).Set(0)
+		s.streamMetrics.missing.WithLabelValues(label).Set(float64(s.cfg.Streams.Replicas))
 		return
 	}
 	info := stream.CachedInfo()
-	leader, copies := 1.0, 1.0
+	leader, missing := 1.0, info.Config.Replicas-1
 	if c := info.Cluster; c != nil {
 		if c.Leader == "" {
-			leader, copies = 0, 0
+			leader, missing = 0, missing+1
 		}
 		for _, r := range c.Replicas {
 			if r.Current && !r.Offline {
-				copies++
+				missing--
 			}
 		}
 	}
 	s.streamMetrics.leader.WithLabelValues(label).Set(leader)
-	s.streamMetrics.copies.WithLabelValues(label).Set(copies)
+	s.streamMetrics.missing.WithLabelValues(label).Set(float64(max(missing, 0)))
 	s.streamMetrics.last.WithLabelValues(label).Set(float64(info.State.LastSeq))
 }

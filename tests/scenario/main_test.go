@@ -61,6 +61,7 @@ var scenarios = []struct {
 	{"a client that does not read", slowClient},
 	{"administration beside the services", administration},
 	{"what a service may not do in NATS", permissions},
+	{"what alerts look at", metrics},
 }
 
 // TestOneGateway also shows that the services need no more than what the chart allows them in NATS: one that is refused anything fails it.

@@ -35,6 +35,7 @@ spec:
   template:
     metadata:
       labels: {{- include "parley.labels" $of | nindent 8 }}
+        parley/metrics: "yes"
       annotations:
         kubectl.kubernetes.io/default-container: {{ .name }}
         {{- with .checksum }}
