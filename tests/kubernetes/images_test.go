@@ -69,7 +69,7 @@ func (s *suite) image(t *testing.T, args ...string) {
 
 func (s *suite) goBuild(t *testing.T, out string, packages ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(s.ctx, "go", append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", out}, packages...)...)
+	cmd := exec.CommandContext(s.ctx, "go", append([]string{"build", "-o", out}, packages...)...)
 	cmd.Dir, cmd.Env = s.root, append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %v: %v\n%s", packages, err, b)
