@@ -31,6 +31,15 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
+{{/* Labels of pods: those that change with the chart's version would restart every store. */}}
+{{- define "parley.podLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "parley.selector" . }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* An image of {registry, repository, tag}; (list image default-tag). */}}
 {{- define "parley.image" -}}
 {{- $i := index . 0 -}}
@@ -126,4 +135,36 @@ servers' configuration would read other words as numbers. */}}
 {{- $root := index . 0 -}}
 {{- $have := (lookup "v1" "Secret" $root.Release.Namespace (index . 1)).data | default dict -}}
 {{- get $have (index . 2) | default (printf "p%s" (randAlphaNum 31) | b64enc) }}
+{{- end }}
+
+{{- define "parley.natsConf" -}}
+server_name: $POD_NAME
+listen: "0.0.0.0:4222"
+http: "0.0.0.0:8222"
+pid_file: /run/nats/nats.pid
+# Two subscriptions a connected user: the cache of subjects costs more than it saves.
+disable_sublist_cache: true
+# A gateway writes in bursts; ten seconds is what a slow disk may take.
+write_deadline: "10s"
+lame_duck_grace_period: "5s"
+lame_duck_duration: "30s"
+# "Accepted means stored" also when all servers lose power at once.
+jetstream { store_dir: /data, sync_interval: always, max_file_store: {{ int64 .Values.nats.maxFileStoreBytes }}, max_memory_store: 64MB }
+include nats-users.conf
+{{- if .Values.tls.clients }}
+tls { cert_file: /etc/nats-tls/tls.crt, key_file: /etc/nats-tls/tls.key, ca_file: /etc/nats-tls/ca.crt, timeout: 5 }
+{{- end }}
+{{- if (gt (int .Values.nats.replicas) 1) }}
+cluster {
+  name: {{ include "parley.fullname" . }}
+  listen: "0.0.0.0:6222"
+  authorization { user: route, password: $NATS_ROUTE_PASSWORD, timeout: 5 }
+  routes: $NATS_ROUTES
+  # Clients know the Service's name: addresses of pods go out of date, and no certificate has them.
+  no_advertise: true
+  {{- if .Values.nats.clusterTLS }}
+  tls { cert_file: /etc/nats-tls/tls.crt, key_file: /etc/nats-tls/tls.key, ca_file: /etc/nats-tls/ca.crt, verify: true, timeout: 5 }
+  {{- end }}
+}
+{{- end }}
 {{- end }}

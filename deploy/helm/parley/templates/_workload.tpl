@@ -34,7 +34,7 @@ spec:
     {{- toYaml (.strategy | default (dict "rollingUpdate" (dict "maxSurge" 1 "maxUnavailable" 0))) | nindent 4 }}
   template:
     metadata:
-      labels: {{- include "parley.labels" $of | nindent 8 }}
+      labels: {{- include "parley.podLabels" $of | nindent 8 }}
         parley/metrics: "yes"
       annotations:
         kubectl.kubernetes.io/default-container: {{ .name }}
