@@ -25,6 +25,11 @@ metadata:
 spec:
   {{- if not .noReplicas }}
   replicas: {{ $v.replicas }}
+  {{- else }}
+  {{- /* How many there are is the autoscaler's to say. Without a number, though, turning it on would first leave one of them. */}}
+  {{- with lookup "apps/v1" "Deployment" $root.Release.Namespace $full }}
+  replicas: {{ max (int $v.autoscaling.minReplicas) (int .spec.replicas) }}
+  {{- end }}
   {{- end }}
   revisionHistoryLimit: 5
   selector:
