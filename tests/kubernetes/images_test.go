@@ -32,7 +32,9 @@ func (s *suite) up(t *testing.T) {
 	} else {
 		must(t, s.lab.Up(s.ctx))
 	}
-	s.images(t)
+	if !*keep || !*built {
+		s.images(t)
+	}
 }
 
 func (s *suite) images(t *testing.T) {

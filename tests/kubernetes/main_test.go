@@ -25,6 +25,7 @@ var (
 	users = flag.Int("users", 500, "how many users there are while things roll")
 	rate  = flag.Float64("rate", 60, "how many messages a second they send together")
 	keep  = flag.Bool("keep", false, "use the cluster that runs, if one does, and leave it there")
+	built = flag.Bool("built", false, "with -keep: the cluster has the images already")
 	which = flag.String("events", "", "in the scenario events: only those whose name matches this")
 )
 
