@@ -7,11 +7,12 @@ FUZZTIME ?= 10s
 BENCH ?=
 CHAOS ?= 30m
 CHAOS_SEED ?=
+KUBERNETES ?=
 
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
+.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -36,6 +37,9 @@ test-long: test-deps ## NATS away for three minutes, Redis for one; presence aga
 
 chaos: test-deps ## break everything for CHAOS=30m under people who chat, then check; CHAOS_SEED=N repeats a run
 	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test -race -tags chaos -count=1 -timeout 0 -v . ./checker ./link
+
+test-kubernetes: test-deps ## install, roll and break the chart on a cluster of three nodes (K8S_LAB); KUBERNETES="-run install" for one scenario
+	tests/kubernetes/run $(KUBERNETES)
 
 test-deps: ## install what the tests need by apt-get and npm, or say what is missing
 	@.ci/test-deps

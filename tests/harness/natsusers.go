@@ -15,9 +15,9 @@ const NatsUsersFile = "deploy/helm/parley/files/nats-users.conf"
 func NatsUsers(t testing.TB) map[string]string {
 	t.Helper()
 	users := map[string]string{}
-	for _, u := range []string{"gateway", "auth", "presence", "history", "admin"} {
+	for _, u := range []string{"gateway", "auth", "presence", "history", "gateway-b", "auth-b", "presence-b", "history-b", "admin"} {
 		users[u] = "p" + rand.Text() // a word in any case
-		t.Setenv("NATS_"+strings.ToUpper(u)+"_PASSWORD", users[u])
+		t.Setenv("NATS_"+strings.ToUpper(strings.ReplaceAll(u, "-", "_"))+"_PASSWORD", users[u])
 	}
 	return users
 }

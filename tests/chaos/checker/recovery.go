@@ -56,3 +56,57 @@ func Recovery(h *History, at, within time.Duration) Recovered {
 	}
 	return r
 }
+
+// Interval is what clients saw of one stretch of time.
+type Interval struct {
+	Accepted       int
+	Broken         int           // connections that ended
+	Reconnect      time.Duration // the longest that a device whose connection ended in it had none
+	Accept         time.Duration // the longest from when a message of it was first sent until it was accepted
+	SlowestDevice  string        // whose Reconnect it was
+	SlowestMessage string        // whose Accept it was
+}
+
+// During measures from from until to. What began in it and ended later counts in full.
+func During(h *History, from, to time.Duration) Interval {
+	var r Interval
+	sent := map[message]time.Duration{}
+	gone := map[device]time.Duration{}
+	last := time.Duration(0)
+	for i := range h.Events {
+		e := &h.Events[i]
+		last = e.At
+		within := e.At >= from && e.At < to
+		d, m := device{e.User, e.Device}, message{e.Room, e.Sender, e.ID}
+		switch e.Kind {
+		case Sent:
+			if _, again := sent[m]; !again && within {
+				sent[m] = e.At
+			}
+		case Accepted:
+			if within {
+				r.Accepted++
+			}
+			if at, ok := sent[m]; ok && e.At-at > r.Accept {
+				r.Accept, r.SlowestMessage = e.At-at, e.Sender+" "+e.ID
+			}
+			delete(sent, m)
+		case Disconnected:
+			if within {
+				gone[d] = e.At
+				r.Broken++
+			}
+		case Connected:
+			if at, ok := gone[d]; ok && e.At-at > r.Reconnect {
+				r.Reconnect, r.SlowestDevice = e.At-at, d.user+"/"+d.name
+			}
+			delete(gone, d)
+		}
+	}
+	for d, at := range gone {
+		if last-at > r.Reconnect {
+			r.Reconnect, r.SlowestDevice = last-at, d.user+"/"+d.name+" (never)"
+		}
+	}
+	return r
+}

@@ -263,6 +263,18 @@ func (c *Cluster) Of(kind string) []*Service {
 	return out
 }
 
+// Door is the balancer.
+func (c *Cluster) Door() string { return c.Entry.URL }
+
+// Doors are the gateways'.
+func (c *Cluster) Doors() []string {
+	var out []string
+	for _, g := range c.Gateways {
+		out = append(out, g.URL)
+	}
+	return out
+}
+
 // Token signs an access token of a login of its own.
 func (c *Cluster) Token(user, login, scope string) string {
 	tok, err := token.NewSigner(c.key).Sign(token.Claims{Username: user, UID: 1, SID: login, Scope: scope, Issued: time.Now(), Expires: time.Now().Add(24 * time.Hour)})

@@ -3,13 +3,11 @@ package load
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"parley/client"
 	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
 )
 
 // Bounds within which everything has to be true again after the last fault has ended.
@@ -133,6 +131,7 @@ func (w *World) markers() {
 func (w *World) part() {
 	for i, p := range w.people {
 		if i%8 == 7 {
+			w.parted[p.name] = true
 			for _, d := range p.devices {
 				d.leave <- true
 			}
@@ -155,35 +154,42 @@ func (w *World) part() {
 
 // beliefs waits until everybody's picture of who is there is true, as long as is promised, and records it as it is then.
 func (w *World) beliefs() {
-	there := map[string]bool{}
-	for i, p := range w.people {
-		there[p.name] = i%8 != 7
-	}
-	believes := func(d *device) (online []string, right bool) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		right = !d.unknown
-		for _, u := range d.p.peers {
-			if d.online[u] {
-				online = append(online, u)
-			}
-			right = right && d.online[u] == there[u]
-		}
-		return online, right
-	}
-	asked := func(d *device) bool { return d.sort != old && d.there() && there[d.p.name] }
-	for deadline := time.Now().Add(presenceBound); time.Now().Before(deadline); {
-		if !slices.ContainsFunc(w.devices, func(d *device) bool { _, ok := believes(d); return asked(d) && !ok }) {
-			break
-		}
+	for deadline := time.Now().Add(presenceBound); time.Now().Before(deadline) && !w.PresenceTrue(); {
 		time.Sleep(50 * time.Millisecond) // polling interval
 	}
 	for _, d := range w.devices {
-		if asked(d) {
-			online, _ := believes(d)
+		if w.believing(d) {
+			online, _ := d.believes(w.parted)
 			w.record(checker.Event{Kind: checker.Believes, User: d.p.name, Device: d.name, Watched: d.p.peers, Online: online})
 		}
 	}
+}
+
+// PresenceTrue reports that everybody's picture of who is there is right. Who means to be there counts as there.
+func (w *World) PresenceTrue() bool {
+	for _, d := range w.devices {
+		if _, right := d.believes(w.parted); w.believing(d) && !right {
+			return false
+		}
+	}
+	return true
+}
+
+// believing devices have a picture: the old clients are shown changes only.
+func (w *World) believing(d *device) bool { return d.sort != old && d.there() && !w.parted[d.p.name] }
+
+// believes is who of the peers the device takes for online, and whether that is so.
+func (d *device) believes(parted map[string]bool) (online []string, right bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	right = !d.unknown
+	for _, q := range d.p.peers {
+		if d.online[q] {
+			online = append(online, q)
+		}
+		right = right && d.online[q] == !parted[q]
+	}
+	return online, right
 }
 
 // lists asks for every room and every conversation.
@@ -245,9 +251,6 @@ func (w *World) Close() {
 	w.wg.Wait()
 	w.http.CloseIdleConnections()
 }
-
-// Cluster is where they chat.
-func (w *World) Cluster() *cluster.Cluster { return w.c }
 
 // Figures of what happened so far.
 func (w *World) Figures() checker.Figures {

@@ -21,18 +21,30 @@ import (
 
 	"parley/client"
 	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
 )
+
+// Site is a deployment that people chat on.
+type Site interface {
+	// Door is where clients connect: whatever balances them.
+	Door() string
+	// Doors are those of the single gateways, for plain HTTP and for Options.Pinned. Where they cannot be told apart there is one.
+	Doors() []string
+	// Token signs an access token of a login of its own.
+	Token(user, login, scope string) string
+	// WaitCalm waits until every process is ready and SQL has what the streams have.
+	WaitCalm(within time.Duration)
+}
 
 // Options of a World.
 type Options struct {
 	Users int
+	Names string  // what the users' names begin with; "": u
 	Rate  float64 // messages a second of all together
 	Stay  time.Duration
 	Seed  uint64
 	// Resend: after an acceptance, people now and then send the same again under the same id, as who never got it would.
 	Resend bool
-	// Pinned: device i connects to gateway i mod 3 only, past the balancer. Mute: those at the last gateway only listen.
+	// Pinned: device i connects to gateway i mod the number of doors only, past the balancer. Mute: those at the last gateway only listen.
 	Pinned, Mute bool
 	Pad          int // bytes that each message has beside its text
 }
@@ -40,7 +52,7 @@ type Options struct {
 // World is all people and what they have seen.
 type World struct {
 	t     testing.TB
-	c     *cluster.Cluster
+	c     Site
 	o     Options
 	start time.Time
 	ctx   context.Context // of the people: ends with Close
@@ -58,6 +70,7 @@ type World struct {
 	counts  [16]int // of events, by kind
 	people  []*person
 	devices []*device
+	parted  map[string]bool // who has left for good: only Finish writes it
 }
 
 // person is one user.
@@ -143,15 +156,18 @@ type refusal struct{ code string }
 func (r refusal) Error() string { return "refused: " + r.code }
 
 // New registers people; Start lets them in.
-func New(t testing.TB, c *cluster.Cluster, o Options) *World {
+func New(t testing.TB, c Site, o Options) *World {
 	t.Helper()
-	w := &World{t: t, c: c, o: o, start: time.Now(), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 20 * time.Second}}
+	w := &World{t: t, c: c, o: o, start: time.Now(), parted: map[string]bool{}, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 20 * time.Second}}
 	w.ctx, w.end = context.WithCancel(context.Background())
 	if o.Pad > 0 {
 		w.pad = " " + strings.Repeat("x", o.Pad)
 	}
+	if o.Names == "" {
+		o.Names = "u"
+	}
 	for i := range o.Users {
-		w.people = append(w.people, &person{name: fmt.Sprintf("u%03d", i)})
+		w.people = append(w.people, &person{name: fmt.Sprintf("%s%03d", o.Names, i)})
 	}
 	for i, p := range w.people {
 		for _, step := range []int{1, 5} {
@@ -185,7 +201,7 @@ func New(t testing.TB, c *cluster.Cluster, o Options) *World {
 
 func (w *World) register(name string) error {
 	body, _ := json.Marshal(map[string]string{"username": name, "password": "correct horse battery"}) // strings: cannot fail
-	resp, err := w.http.Post(w.c.Gateways[0].URL+"/v1/users", "application/json", bytes.NewReader(body))
+	resp, err := w.http.Post(w.c.Doors()[0]+"/v1/users", "application/json", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -206,7 +222,8 @@ func (w *World) add(p *person, s sort, name string) *device {
 	defer w.mu.Unlock()
 	w.history.Devices = append(w.history.Devices, checker.Device{User: p.name, Name: name, Dedupes: s == sdk, Keeps: s == sdk || s == named, Echoes: s == old})
 	if w.o.Pinned {
-		d.base = w.c.Gateways[n%3].URL
+		doors := w.c.Doors()
+		d.base = doors[n%uint64(len(doors))]
 	}
 	return d
 }
@@ -216,7 +233,7 @@ func (d *device) entry() string {
 	if d.base != "" {
 		return d.base
 	}
-	return d.w.c.Entry.URL
+	return d.w.c.Door()
 }
 
 // Start lets everybody in, waits until all have caught up, and then lets them talk.
@@ -518,7 +535,8 @@ func (w *World) get(user, path string, out any) error {
 }
 
 func (w *World) getOnce(user, path string, out any) error {
-	req, err := http.NewRequest(http.MethodGet, w.c.Gateways[rand.IntN(3)].URL+path, nil)
+	doors := w.c.Doors()
+	req, err := http.NewRequest(http.MethodGet, doors[rand.IntN(len(doors))]+path, nil)
 	if err != nil {
 		return err
 	}

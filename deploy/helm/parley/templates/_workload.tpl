@@ -13,8 +13,9 @@ dict root, name, env (a list), volumes, mounts, and for gateways ports, lifecycl
 {{- if $creds }}
 {{- $_ := set $plain "PARLEY_NATS_CREDS" (printf "/etc/parley/nats-creds/%s.creds" .name) }}
 {{- else if or $root.Values.nats.enabled $root.Values.nats.external.users }}
-{{- $_ := set $plain "PARLEY_NATS_USER" .name }}
-{{- $_ := set $env "PARLEY_NATS_PASSWORD" (dict "name" "PARLEY_NATS_PASSWORD" "valueFrom" (dict "secretKeyRef" (dict "name" (include "parley.natsSecret" $root) "key" (printf "%s-password" .name)))) }}
+{{- $user := ternary (printf "%s-b" .name) .name (eq $root.Values.nats.auth.slot "b") }}
+{{- $_ := set $plain "PARLEY_NATS_USER" $user }}
+{{- $_ := set $env "PARLEY_NATS_PASSWORD" (dict "name" "PARLEY_NATS_PASSWORD" "valueFrom" (dict "secretKeyRef" (dict "name" (include "parley.natsSecret" $root) "key" (printf "%s-password" $user)))) }}
 {{- end }}
 {{- if $ca }}{{ $_ := set $plain "PARLEY_NATS_CA" "/etc/parley/nats-ca/ca.crt" }}{{ end }}
 {{- with $v.goMemLimit }}{{ $_ := set $plain "GOMEMLIMIT" . }}{{ end }}
@@ -44,6 +45,11 @@ metadata:
 spec:
   {{- if not .noReplicas }}
   replicas: {{ $v.replicas }}
+  {{- else }}
+  {{- /* How many there are is the autoscaler's to say. Without a number, though, turning it on would first leave one of them. */}}
+  {{- with lookup "apps/v1" "Deployment" $root.Release.Namespace $full }}
+  replicas: {{ max (int $v.autoscaling.minReplicas) (int .spec.replicas) }}
+  {{- end }}
   {{- end }}
   revisionHistoryLimit: 5
   selector:
