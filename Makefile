@@ -9,11 +9,12 @@ CHAOS ?= 30m
 CHAOS_SEED ?=
 CHAOS_RUN ?= .
 CHAOS_RACE ?= -race
+KUBERNETES ?=
 
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-deps lint fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
+.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -40,6 +41,9 @@ test-long: test-deps ## NATS away for three minutes, Redis for one; presence aga
 chaos: test-deps ## break everything for CHAOS=30m under people who chat, then check; CHAOS_SEED=N repeats a run, CHAOS_RUN=TestMix takes some of the tests, CHAOS_RACE= is three times as fast
 	cd tests/chaos && PARLEY_CHAOS=$(CHAOS) PARLEY_CHAOS_SEED=$(CHAOS_SEED) $(GO) test $(CHAOS_RACE) -tags chaos -count=1 -p 1 -timeout 0 -v -run '$(CHAOS_RUN)' . ./checker ./link
 
+test-kubernetes: test-deps ## install, roll and break the chart on a cluster of three nodes (K8S_LAB); KUBERNETES="-run install" for one scenario
+	tests/kubernetes/run $(KUBERNETES)
+
 test-deps: ## install what the tests need by apt-get and npm, or say what is missing
 	@.ci/test-deps
 
@@ -51,6 +55,12 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
 
 bin/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 	GOWORK=off $(GO) build -C .ci/tools -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+lint-deploy: bin/chart ## the Helm chart: lint, all variants rendered and read strictly; with a k8s-lab also schemas and an API server's dry run
+	@.ci/lint-deploy
+
+bin/chart: .ci/tools/chart/main.go .ci/tools/chart/go.mod .ci/tools/chart/go.sum
+	GOWORK=off CGO_ENABLED=0 $(GO) build -C .ci/tools/chart -o $(CURDIR)/bin/chart .
 
 fmt: ## format everything
 	gofmt -w client cmd pkg services tests

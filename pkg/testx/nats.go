@@ -28,6 +28,21 @@ func NatsServer(t TB) *Nats {
 	return n
 }
 
+// NatsFrom is NatsServer with the users of a server's configuration file. Passwords that it takes from the environment have to be there.
+func NatsFrom(t TB, file string) *Nats {
+	t.Helper()
+	o, err := server.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatalf("read %s: %v", file, err)
+	}
+	o.ServerName, o.Host, o.Port, o.NoSigs, o.NoLog = "test", "127.0.0.1", -1, true, true
+	o.JetStream, o.StoreDir, o.DisableJetStreamBanner = true, t.TempDir(), true
+	n := &Nats{t: t, opts: o}
+	n.start()
+	t.Cleanup(n.Stop)
+	return n
+}
+
 func (n *Nats) start() {
 	n.t.Helper()
 	s, err := server.NewServer(n.opts.Clone())

@@ -97,6 +97,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := s.connect(deps.NATS); err != nil {
 		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
 	}
+	natsx.Observe(s.nc, "auth", deps.Registry)
 	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Seed: cfg.SeedTTL}
 	if s.buckets, err = buckets.New(s.nc, cfg.Replicas, lives.Longest()); err != nil {
 		s.nc.Close()

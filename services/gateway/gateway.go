@@ -83,6 +83,9 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if s.bus, err = bus.Open(cfg.NATS, "parley-gateway", deps.Log, deps.NATS...); err != nil {
 		return nil, err
 	}
+	s.bus.Observe(deps.Registry)
+	deps.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_gateway_connections_limit",
+		Help: "Open connections that this gateway takes at most."}, func() float64 { return float64(cfg.Connections) }))
 	rpc := s.bus.RPC(cfg.RPCTimeout)
 	s.deliver = s.bus.Deliveries()
 	s.router = router.New(source{s.deliver, rpc}, deps.Log, deps.Registry)

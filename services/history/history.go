@@ -51,6 +51,8 @@ type Service struct {
 	ingest  *ingest.Ingest
 	answers *answer.Server
 
+	streamMetrics streamMetrics
+
 	mu      sync.Mutex
 	served  bool
 	trouble error // of SQL or of the start; nil when all is well
@@ -76,9 +78,11 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if s.nc, err = natsx.Connect(cfg.NATS, "history", deps.Log, deps.NATS...); err != nil {
 		return nil, err
 	}
+	natsx.Observe(s.nc, "history", deps.Registry)
 	if s.js, err = jetstream.New(s.nc); err != nil {
 		return nil, err
 	}
+	s.streamMetrics = newStreamMetrics(deps.Registry)
 	metrics, err := ingest.NewMetrics(deps.Registry)
 	if err != nil {
 		return nil, err
@@ -154,7 +158,7 @@ func (s *Service) serve(ctx context.Context) error {
 	s.served, s.trouble = true, nil
 	s.mu.Unlock()
 	s.log.Info("history serves", "partitions", s.cfg.Streams.Partitions)
-	err = lifecycle.Group(ctx, s.ingest.Run, s.watch)
+	err = lifecycle.Group(ctx, s.ingest.Run, s.watch, s.watchStreams)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	svc.Stop(stop)

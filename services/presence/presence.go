@@ -49,6 +49,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if s.nc, err = natsx.Connect(cfg.NATS, "presence", deps.Log, deps.NATS...); err != nil {
 		return nil, errors.Join(err, s.admin.Close())
 	}
+	natsx.Observe(s.nc, "presence", deps.Registry)
 	s.rdb = redis.NewUniversalClient(opts)
 	st := store.New(s.rdb, store.Config{
 		Lease: cfg.Lease, Grace: cfg.Grace, Settle: cfg.Settle, Forget: time.Minute, LastSeen: cfg.LastSeen,

@@ -18,6 +18,9 @@ func (v *View) Parley(stdin string, args ...string) (status int, out string) {
 		}
 	}
 	cmd.Env = append(cmd.Env, "PARLEY_SQL_URL="+v.settings["sql-url"], "PARLEY_NATS_URL="+v.settings["nats-url"])
+	if v.users != nil {
+		cmd.Env = append(cmd.Env, "PARLEY_NATS_USER=admin", "PARLEY_NATS_PASSWORD="+v.users["admin"])
+	}
 	cmd.Stdin = strings.NewReader(stdin)
 	var b bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &b, &b

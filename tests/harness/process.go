@@ -48,6 +48,9 @@ func Start(t testing.TB, name, program string, settings map[string]string, args 
 		if p.log.has("WARNING: DATA RACE") || p.log.has("\npanic: ") || p.log.has("fatal error: ") {
 			t.Errorf("%s has a data race or a panic", name)
 		}
+		if p.log.has("ermissions Violation") {
+			t.Errorf("%s did what NATS does not allow it: %s", name, p.log.line("ermissions Violation"))
+		}
 		if t.Failed() {
 			t.Logf("the end of the log of %s:\n%s", name, p.log.tail(40))
 		}
@@ -152,6 +155,16 @@ func (l *processLog) has(s string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return bytes.Contains(l.buf.Bytes(), []byte(s))
+}
+
+// line is the first line with s in it.
+func (l *processLog) line(s string) string {
+	for _, line := range strings.Split(l.tail(maxLog), "\n") {
+		if strings.Contains(line, s) {
+			return line
+		}
+	}
+	return ""
 }
 
 func (l *processLog) tail(lines int) string {

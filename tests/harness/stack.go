@@ -25,6 +25,8 @@ type Options struct {
 	Accounts int               // users that are there before a gateway looks, in Stack.Accounts
 	Postgres bool              // a server of the stack's own instead of SQLite
 	Settings map[string]string // of all processes, by flag name
+	// Restricted: NATS lets every process do only what the chart allows it, each with a user of its own. With one NATS server.
+	Restricted bool
 }
 
 // Stack is a deployment: every service a process of its own.
@@ -33,7 +35,8 @@ type Stack struct {
 	settings map[string]string
 	http     *http.Client
 	names    atomic.Int64
-	hashing  chan struct{} // slots: scenarios side by side are no login storm
+	users    map[string]string // of NATS, with their passwords; nil: it asks nobody who they are
+	hashing  chan struct{}     // slots: scenarios side by side are no login storm
 
 	Seed     []byte        // of the key that signs tokens
 	Node     *testx.Nats   // the NATS server, when there is one
@@ -113,7 +116,11 @@ func New(t testing.TB, o Options) *Stack {
 
 func (s *Stack) startStores(o Options) {
 	t := s.t
-	if o.Nats == 1 {
+	if o.Restricted {
+		s.users = NatsUsers(t)
+		s.Node = testx.NatsFrom(t, filepath.Join(root(t), NatsUsersFile))
+		s.settings["nats-url"] = s.Node.ClientURL()
+	} else if o.Nats == 1 {
 		s.Node = testx.NatsServer(t)
 		s.settings["nats-url"] = s.Node.ClientURL()
 	} else {
@@ -133,6 +140,9 @@ func (s *Stack) startStores(o Options) {
 
 func (s *Stack) start(name, program string, more map[string]string) *Process {
 	settings := maps.Clone(s.settings)
+	if s.users != nil {
+		settings["nats-user"], settings["nats-password"] = program, s.users[program]
+	}
 	maps.Copy(settings, more)
 	return Start(s.t, name, program, settings)
 }
@@ -161,6 +171,14 @@ func (s *Stack) RestartPresence(i int) {
 	s.Presence[i].Kill()
 	s.Presence[i] = s.start(s.Presence[i].Name, "presence", nil)
 	s.WaitReady("http://" + s.Presence[i].LogValue(s.t, "admin"))
+}
+
+// RestartHistory starts history anew, and waits until it is ready.
+func (s *Stack) RestartHistory() {
+	s.t.Helper()
+	s.History.Kill()
+	s.History = s.start("history", "history", nil)
+	s.WaitReady("http://" + s.History.LogValue(s.t, "admin"))
 }
 
 // StopNats ends all NATS servers.

@@ -35,7 +35,7 @@ type Config struct {
 // Fixed are the settings that being in one process decides.
 func (c *Config) Fixed() []string {
 	return []string{
-		"nats-url", "nats-creds", "nats-ca", "nats-replicas", "sql-url", "token-key-path", "drain-wait",
+		"nats-url", "nats-user", "nats-password", "nats-creds", "nats-ca", "nats-replicas", "sql-url", "token-key-path", "drain-wait",
 		"redis-url", "redis-addrs", "redis-sentinel-master", "redis-password", "presence-settle", "history-lease",
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"parley/pkg/natsx"
 )
@@ -62,6 +63,9 @@ func (b *Bus) reconnected() {
 
 // JetStream is for looking streams up.
 func (b *Bus) JetStream() jetstream.JetStream { return b.js }
+
+// Observe registers the metrics of the connection.
+func (b *Bus) Observe(reg prometheus.Registerer) { natsx.Observe(b.nc, "gateway", reg) }
 
 // Connected reports whether NATS can be reached now.
 func (b *Bus) Connected() bool { return b.nc.IsConnected() }

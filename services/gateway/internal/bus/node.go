@@ -105,7 +105,7 @@ func AskNode[Resp, Req any](ctx context.Context, b *Bus, name string, patience t
 	if err != nil {
 		return resp, fmt.Errorf("encode a request: %w", err)
 	}
-	inbox := nats.NewInbox()
+	inbox := b.nc.NewInbox()
 	sub, err := b.nc.SubscribeSync(inbox)
 	if err != nil {
 		return resp, fmt.Errorf("ask another gateway: %w", err)

@@ -89,7 +89,7 @@ func NewPublisher(b *Bus, cfg PublisherConfig, reg prometheus.Registerer) (*Publ
 		return c
 	}
 	p := &Publisher{
-		bus: b, cfg: cfg, prefix: nats.NewInbox() + ".", open: map[uint64]*Publication{},
+		bus: b, cfg: cfg, prefix: b.nc.NewInbox() + ".", open: map[uint64]*Publication{},
 		stored:  counter("stored_total", "Messages that the stream acknowledged."),
 		retried: counter("retried_total", "Attempts repeated because no ack came."),
 		failed:  counter("failed_total", "Messages answered with unavailable or id_conflict."),

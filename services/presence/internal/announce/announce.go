@@ -39,7 +39,16 @@ type Times struct {
 
 // New makes a Core that publishes with publish. hear returns nil when NATS has just answered.
 func New(st *store.Store, publish func(string, []byte) error, hear func(context.Context) error, times Times, log *slog.Logger, reg *prometheus.Registry) *Core {
-	return &Core{store: st, publish: publish, hear: hear, times: times, log: log, m: newMetrics(reg)}
+	c := &Core{store: st, publish: publish, hear: hear, times: times, log: log, m: newMetrics(reg)}
+	begun := time.Now()
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_presence_reaper_idle_seconds",
+		Help: "Since what had run out was last looked for in all shards; above a few seconds, people may stay online who are gone."}, func() float64 {
+		if at := c.lastOK.Load(); at > 0 {
+			return time.Since(time.Unix(0, at)).Seconds()
+		}
+		return time.Since(begun).Seconds()
+	}))
+	return c
 }
 
 // Handlers are the requests of the contract.
