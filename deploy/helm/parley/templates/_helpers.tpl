@@ -146,6 +146,9 @@ pid_file: /run/nats/nats.pid
 disable_sublist_cache: true
 # A gateway writes in bursts; ten seconds is what a slow disk may take.
 write_deadline: "10s"
+# A service that stands still or is cut off gets requests until the server notices.
+ping_interval: "5s"
+ping_max: 2
 lame_duck_grace_period: "5s"
 lame_duck_duration: "30s"
 # "Accepted means stored" also when all servers lose power at once.
