@@ -3,6 +3,7 @@ package checker
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -18,12 +19,10 @@ func Check(h *History) []Violation {
 	for i := range h.Events {
 		c.event(i, &h.Events[i])
 	}
-	names := make([]string, 0, len(rooms))
-	for name := range rooms {
-		names = append(names, name)
+	if n := len(h.Events); n > 0 {
+		c.everySession(n, h.Events[n-1].At)
 	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(rooms)) {
 		c.lost(name, rooms[name])
 		c.markers(name, rooms[name])
 	}
@@ -50,9 +49,10 @@ type room struct {
 	bySeq    map[int64]message
 	accepted int64 // highest seq so far
 	read     map[string]int64
-	ends     []int     // indices of Conversation
-	order    []*stored // by known
-	asked    bool      // every page was asked for
+	known    map[string]int64 // highest seq that a user has seen on any device
+	ends     []int            // indices of Conversation
+	order    []*stored        // by known
+	asked    bool             // every page was asked for
 }
 
 type sending struct {
@@ -96,7 +96,7 @@ type check struct {
 func (c *check) room(name string) *room {
 	r := c.rooms[name]
 	if r == nil {
-		r = &room{sent: map[message]*sending{}, stored: map[message]*stored{}, bySeq: map[int64]message{}, read: map[string]int64{}}
+		r = &room{sent: map[message]*sending{}, stored: map[message]*stored{}, bySeq: map[int64]message{}, read: map[string]int64{}, known: map[string]int64{}}
 		c.rooms[name] = r
 	}
 	return r
@@ -166,6 +166,7 @@ func (c *check) event(i int, e *Event) {
 		s.accepted = true
 		s.devices[d] = true
 		r.accepted = max(r.accepted, e.Seq)
+		r.known[e.User] = max(r.known[e.User], e.Seq)
 		if e.Seq <= o.after {
 			c.violate(Disorder, e, "accepted as seq %d, though seq %d had been accepted before it was sent", e.Seq, o.after)
 		}
@@ -195,11 +196,7 @@ func (c *check) event(i int, e *Event) {
 		}
 		c.talks[e.User] = true
 	case Rested:
-		for d := range c.open {
-			if what := c.devices[d]; what != nil && !what.Keeps { // of those that keep their place all is looked at in the end
-				c.session(d, i, e.At)
-			}
-		}
+		c.everySession(i, e.At)
 	}
 }
 
@@ -276,6 +273,7 @@ func (c *check) received(d device, m message, i int, e *Event) {
 	c.seen[key] = last{e.Session, e.Seq}
 	c.instead(d, m, r.sent[m], e)
 	if what.Echoes && e.Sender == e.User {
+		r.known[e.User] = max(r.known[e.User], e.Seq)
 		return // shown as soon as it is stored; it may overtake a catch-up
 	}
 	if c.top == nil {
@@ -286,10 +284,14 @@ func (c *check) received(d device, m message, i int, e *Event) {
 		top = map[string]int64{}
 		c.top[d] = top
 	}
-	if e.Seq < top[e.Room] && !e.Late {
+	switch {
+	case e.Seq < top[e.Room] && !e.Late:
 		c.violate(Disorder, e, "seq %d after seq %d, and not marked as late", e.Seq, top[e.Room])
+	case e.Late && e.Seq >= r.known[e.User]: // what another session of the user has confirmed does not come here
+		c.violate(Disorder, e, "seq %d is marked as late, and no younger one had come to any device of the user", e.Seq)
 	}
 	top[e.Room] = max(top[e.Room], e.Seq)
+	r.known[e.User] = max(r.known[e.User], e.Seq)
 }
 
 // lost finds what was stored and did not reach whom it had to.
@@ -313,8 +315,6 @@ func (c *check) lost(name string, r *room) {
 		has := func(s *stored) bool { return s.devices[k] }
 		if d.Keeps && joined {
 			c.missing(name, all, d.User, d.Name, func(s *stored) bool { return s.sent < from }, has, "a device that keeps its place")
-		} else if since, ok := c.since[k]; ok && !d.Echoes {
-			c.missing(name, all, d.User, d.Name, func(s *stored) bool { return s.sent < since || c.judged[k][s] }, has, "a session that was there all the time")
 		}
 	}
 	for _, s := range all {
@@ -333,6 +333,15 @@ func (c *check) lost(name string, r *room) {
 // its way is not found, and a connection may be dead for 50 s until an old client notices.
 const lateBound = 2 * time.Minute
 
+// everySession is for a moment at which all that is connected must have everything.
+func (c *check) everySession(i int, until time.Duration) {
+	for _, what := range c.h.Devices {
+		if !what.Keeps { // of those that keep their place all is looked at in the end
+			c.session(device{what.User, what.Name}, i, until)
+		}
+	}
+}
+
 // session finds what was stored until then, and sent after the session had caught up, and did not come by event i.
 func (c *check) session(d device, i int, until time.Duration) {
 	what, since, ok := c.devices[d], c.since[d], true
@@ -343,7 +352,8 @@ func (c *check) session(d device, i int, until time.Duration) {
 	if what.Echoes {
 		end = c.alive[d]
 	}
-	for name, r := range c.rooms {
+	for _, name := range slices.Sorted(maps.Keys(c.rooms)) {
+		r := c.rooms[name]
 		if !member(name, d.user) {
 			continue
 		}

@@ -90,6 +90,14 @@ func TestSmallHistories(t *testing.T) {
 			sent("ann", "m"), accepted("ann", "m", 1), received("bob", "plain", 1, "ann", "m", 1),
 			listed("ann", "m", 1), conversation("ann", 0, 1), conversation("bob", 1, 1),
 		}},
+		"a plain client gets nothing": {LostTail, []e{
+			sent("ann", "m"), accepted("ann", "m", 1), received("bob", "old", 1, "ann", "m", 1),
+			listed("ann", "m", 1), conversation("ann", 0, 1), conversation("bob", 1, 1),
+		}},
+		"a plain client gets it after all has come to rest": {LostTail, []e{
+			sent("ann", "m"), accepted("ann", "m", 1), received("bob", "old", 1, "ann", "m", 1), {Kind: Rested}, received("bob", "plain", 1, "ann", "m", 1),
+			listed("ann", "m", 1), conversation("ann", 0, 1), conversation("bob", 1, 1),
+		}},
 		"a session that is not the device's last gets nothing": {LostPrefix, []e{
 			sent("ann", "m"), accepted("ann", "m", 1), received("bob", "old", 1, "ann", "m", 1),
 			sent("ann", "n"), accepted("ann", "n", 2), received("bob", "old", 1, "ann", "n", 2), received("bob", "plain", 1, "ann", "n", 2),
@@ -105,6 +113,56 @@ func TestSmallHistories(t *testing.T) {
 			bad := look(x.events)
 			if !slices.ContainsFunc(bad, func(v Violation) bool { return v.What == x.what }) {
 				t.Errorf("not found, but %v", bad)
+			}
+		})
+	}
+}
+
+// TestWhatSessionsNeedNotGet: each history is good.
+func TestWhatSessionsNeedNotGet(t *testing.T) {
+	const room = "ann&bob"
+	type e = Event
+	sent := func(id string, at time.Duration) e {
+		return e{At: at, Kind: Sent, User: "ann", Device: "sdk", Session: 1, Room: room, Sender: "ann", ID: id, Content: id}
+	}
+	accepted := func(id string, at time.Duration) e {
+		return e{At: at, Kind: Accepted, User: "ann", Device: "sdk", Session: 1, Room: room, Sender: "ann", ID: id, Seq: 1}
+	}
+	bob := func(k Kind, dev string, session int, at time.Duration) e {
+		x := e{At: at, Kind: k, User: "bob", Device: dev, Session: session}
+		if k == Received {
+			x.Room, x.Sender, x.ID, x.Content, x.Seq = room, "ann", "m", "m", 1
+		}
+		return x
+	}
+	s := time.Second
+	ann := []e{{Kind: Connected, User: "ann", Device: "sdk", Session: 1}, {Kind: CaughtUp, User: "ann", Device: "sdk", Session: 1}}
+	for name, events := range map[string][]e{
+		"it broke before what was late came": {
+			bob(Connected, "plain", 1, 0), bob(CaughtUp, "plain", 1, 0), sent("m", s), accepted("m", 2*s), bob(Disconnected, "plain", 1, 100*s),
+			bob(Connected, "plain", 2, 101*s), bob(Received, "plain", 2, 102*s), bob(CaughtUp, "plain", 2, 103*s),
+		},
+		"sent before it had caught up, and another device has it": {
+			bob(Connected, "other", 1, 0), bob(CaughtUp, "other", 1, 0), bob(Connected, "plain", 1, 0), sent("m", s), accepted("m", 2*s), bob(Received, "other", 1, 3*s), bob(CaughtUp, "plain", 1, 3*s),
+		},
+		"an old client that was signed out, and does not know": {
+			bob(Connected, "old", 1, 0), bob(CaughtUp, "old", 1, 0), sent("m", s), accepted("m", 2*s), bob(Disconnected, "old", 1, 300*s),
+			bob(Connected, "old", 2, 301*s), bob(Received, "old", 2, 302*s), bob(CaughtUp, "old", 2, 303*s),
+		},
+		"its own, from an earlier session": {
+			bob(Connected, "plain", 1, 0), bob(CaughtUp, "plain", 1, 0), sent("m", s), bob(Received, "plain", 1, 3*s),
+			{At: 4 * s, Kind: Disconnected, User: "ann", Device: "sdk", Session: 1}, {At: 5 * s, Kind: Connected, User: "ann", Device: "sdk", Session: 2},
+			{At: 5 * s, Kind: CaughtUp, User: "ann", Device: "sdk", Session: 2}, {At: 6 * s, Kind: Sent, User: "ann", Device: "sdk", Session: 2, Room: room, Sender: "ann", ID: "m", Content: "m"},
+			{At: 7 * s, Kind: Received, User: "ann", Device: "sdk", Session: 2, Room: room, Sender: "ann", ID: "m", Content: "m", Seq: 1},
+			{At: 8 * s, Kind: Accepted, User: "ann", Device: "sdk", Session: 2, Room: room, Sender: "ann", ID: "m", Seq: 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &History{Devices: []Device{
+				{User: "ann", Name: "sdk", Dedupes: true, Keeps: true}, {User: "bob", Name: "plain"}, {User: "bob", Name: "other"}, {User: "bob", Name: "old", Echoes: true},
+			}, Events: slices.Concat(ann, events, []e{{At: 400 * s, Kind: Rested}})}
+			if bad := Check(h); len(bad) > 0 {
+				t.Errorf("found %v", bad)
 			}
 		})
 	}
