@@ -49,10 +49,9 @@ type room struct {
 	bySeq    map[int64]message
 	accepted int64 // highest seq so far
 	read     map[string]int64
-	known    map[string]int64 // highest seq that a user has seen on any device
-	ends     []int            // indices of Conversation
-	order    []*stored        // by known
-	asked    bool             // every page was asked for
+	ends     []int     // indices of Conversation
+	order    []*stored // by known
+	asked    bool      // every page was asked for
 }
 
 type sending struct {
@@ -96,7 +95,7 @@ type check struct {
 func (c *check) room(name string) *room {
 	r := c.rooms[name]
 	if r == nil {
-		r = &room{sent: map[message]*sending{}, stored: map[message]*stored{}, bySeq: map[int64]message{}, read: map[string]int64{}, known: map[string]int64{}}
+		r = &room{sent: map[message]*sending{}, stored: map[message]*stored{}, bySeq: map[int64]message{}, read: map[string]int64{}}
 		c.rooms[name] = r
 	}
 	return r
@@ -166,7 +165,6 @@ func (c *check) event(i int, e *Event) {
 		s.accepted = true
 		s.devices[d] = true
 		r.accepted = max(r.accepted, e.Seq)
-		r.known[e.User] = max(r.known[e.User], e.Seq)
 		if e.Seq <= o.after {
 			c.violate(Disorder, e, "accepted as seq %d, though seq %d had been accepted before it was sent", e.Seq, o.after)
 		}
@@ -200,10 +198,11 @@ func (c *check) event(i int, e *Event) {
 	}
 }
 
-// instead: who is told that his message is accepted does not get it as well, in that session. Who sent it in another one may.
+// instead: who is told that his message is accepted does not get it as well, in that session. Who sent it in another one may, and who
+// sent it again: its outcome was unknown, and what comes by repair tells it.
 func (c *check) instead(d device, m message, o *sending, e *Event) {
 	what := c.devices[d]
-	if (what == nil || !what.Echoes) && o.by == d && o.session == e.Session && o.accepted == e.Session && c.seen[sighting{d, m}].session == e.Session {
+	if (what == nil || !what.Echoes) && o.by == d && !o.again && o.session == e.Session && o.accepted == e.Session && c.seen[sighting{d, m}].session == e.Session {
 		c.violate(Twice, e, "accepted and received in one session")
 	}
 }
@@ -273,7 +272,6 @@ func (c *check) received(d device, m message, i int, e *Event) {
 	c.seen[key] = last{e.Session, e.Seq}
 	c.instead(d, m, r.sent[m], e)
 	if what.Echoes && e.Sender == e.User {
-		r.known[e.User] = max(r.known[e.User], e.Seq)
 		return // shown as soon as it is stored; it may overtake a catch-up
 	}
 	if c.top == nil {
@@ -284,14 +282,11 @@ func (c *check) received(d device, m message, i int, e *Event) {
 		top = map[string]int64{}
 		c.top[d] = top
 	}
-	switch {
-	case e.Seq < top[e.Room] && !e.Late:
+	// Late without a younger one before is no violation: what a catch-up could not bring while history was away comes so afterwards.
+	if e.Seq < top[e.Room] && !e.Late {
 		c.violate(Disorder, e, "seq %d after seq %d, and not marked as late", e.Seq, top[e.Room])
-	case e.Late && e.Seq >= r.known[e.User]: // what another session of the user has confirmed does not come here
-		c.violate(Disorder, e, "seq %d is marked as late, and no younger one had come to any device of the user", e.Seq)
 	}
 	top[e.Room] = max(top[e.Room], e.Seq)
-	r.known[e.User] = max(r.known[e.User], e.Seq)
 }
 
 // lost finds what was stored and did not reach whom it had to.

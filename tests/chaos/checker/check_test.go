@@ -133,15 +133,6 @@ var bugs = []bug{
 		return true
 	}},
 	{Disorder, neighbours("sdk")}, {Disorder, neighbours("named")}, {Disorder, neighbours("old")},
-	{Disorder, func(h *History, n int) bool { // the youngest of a room is called late
-		for i := where(h, n, received("sdk")); i >= 0 && i < len(h.Events); i++ {
-			if e := &h.Events[i]; e.Kind == Received && e.Sender != e.User && !slices.ContainsFunc(h.Events[:i], func(o Event) bool { return o.Room == e.Room && o.Seq > e.Seq }) {
-				e.Late = true
-				return true
-			}
-		}
-		return false
-	}},
 	{Disorder, func(h *History, n int) bool { // accepted below what had been accepted before it was sent
 		i := where(h, n+5, func(e *Event) bool { return e.Kind == Accepted && e.Room == "ann&bob" })
 		if i < 0 {

@@ -90,6 +90,10 @@ func TestSmallHistories(t *testing.T) {
 			sent("ann", "m"), accepted("ann", "m", 1), received("bob", "plain", 1, "ann", "m", 1),
 			listed("ann", "m", 1), conversation("ann", 0, 1), conversation("bob", 1, 1),
 		}},
+		"the sender gets received_message and then message_accepted": {Twice, []e{
+			sent("ann", "m"), received("ann", "sdk", 1, "ann", "m", 1), accepted("ann", "m", 1), received("bob", "old", 1, "ann", "m", 1), received("bob", "plain", 1, "ann", "m", 1),
+			listed("ann", "m", 1), conversation("ann", 0, 1), conversation("bob", 1, 1),
+		}},
 		"a plain client gets nothing": {LostTail, []e{
 			sent("ann", "m"), accepted("ann", "m", 1), received("bob", "old", 1, "ann", "m", 1),
 			listed("ann", "m", 1), conversation("ann", 0, 1), conversation("bob", 1, 1),
@@ -143,7 +147,7 @@ func TestWhatSessionsNeedNotGet(t *testing.T) {
 			bob(Connected, "plain", 2, 101*s), bob(Received, "plain", 2, 102*s), bob(CaughtUp, "plain", 2, 103*s),
 		},
 		"sent before it had caught up, and another device has it": {
-			bob(Connected, "other", 1, 0), bob(CaughtUp, "other", 1, 0), bob(Connected, "plain", 1, 0), sent("m", s), accepted("m", 2*s), bob(Received, "other", 1, 3*s), bob(CaughtUp, "plain", 1, 3*s),
+			bob(Connected, "other", 1, 0), bob(CaughtUp, "other", 1, 0), bob(Connected, "plain", 1, 0), sent("m", s), bob(CaughtUp, "plain", 1, 2*s), accepted("m", 3*s), bob(Received, "other", 1, 3*s),
 		},
 		"an old client that was signed out, and does not know": {
 			bob(Connected, "old", 1, 0), bob(CaughtUp, "old", 1, 0), sent("m", s), accepted("m", 2*s), bob(Disconnected, "old", 1, 300*s),
