@@ -3,6 +3,7 @@ package checker
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 // Check finds every broken promise. The history must have come to rest: everything healed, every client back and caught up.
 func Check(h *History) []Violation {
 	rooms := map[string]*room{}
-	c := &check{h: h, devices: map[device]*Device{}, rooms: rooms, seen: map[sighting]last{}, open: map[device]int{}, since: map[device]int{}, first: map[device]int{}}
+	c := &check{h: h, devices: map[device]*Device{}, rooms: rooms, seen: map[sighting]last{}, open: map[device]int{}, since: map[device]int{}, alive: map[device]int{}, judged: map[device]map[*stored]bool{}, first: map[device]int{}}
 	for i := range h.Devices {
 		d := &h.Devices[i]
 		c.devices[device{d.User, d.Name}] = d
@@ -18,12 +19,10 @@ func Check(h *History) []Violation {
 	for i := range h.Events {
 		c.event(i, &h.Events[i])
 	}
-	names := make([]string, 0, len(rooms))
-	for name := range rooms {
-		names = append(names, name)
+	if n := len(h.Events); n > 0 {
+		c.everySession(n, h.Events[n-1].At)
 	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(rooms)) {
 		c.lost(name, rooms[name])
 		c.markers(name, rooms[name])
 	}
@@ -37,6 +36,7 @@ type stored struct {
 	message
 	seq      int64
 	sent     int // index of the first Sent
+	known    int // index of the first event that shows that it is stored
 	accepted bool
 	listed   bool
 	devices  map[device]bool // that know it: received or accepted there
@@ -49,8 +49,9 @@ type room struct {
 	bySeq    map[int64]message
 	accepted int64 // highest seq so far
 	read     map[string]int64
-	ends     []int // indices of Conversation
-	listed   bool
+	ends     []int     // indices of Conversation
+	order    []*stored // by known
+	asked    bool      // every page was asked for
 }
 
 type sending struct {
@@ -58,7 +59,10 @@ type sending struct {
 	content  string
 	after    int64 // highest seq accepted in the room before it first went out
 	outcome  bool
-	again    bool   // sent more than once
+	again    bool // sent more than once
+	by       device
+	session  int    // the only one that sent it; -1 for several
+	accepted int    // session in which it was accepted; 0 for none
 	rejected string // content that was refused; "" for none
 }
 
@@ -78,10 +82,13 @@ type check struct {
 	devices map[device]*Device
 	rooms   map[string]*room
 	seen    map[sighting]last
-	open    map[device]int // the session that is connected, absent for none
-	since   map[device]int // index of the CaughtUp of the open session
-	first   map[device]int // index of the first CaughtUp
+	open    map[device]int  // the session that is connected, absent for none
+	since   map[device]int  // index of the CaughtUp of the open session
+	alive   map[device]int  // index of the last Accepted in the open session
+	first   map[device]int  // index of the first CaughtUp
+	talks   map[string]bool // users whose conversations were asked for
 	top     map[device]map[string]int64
+	judged  map[device]map[*stored]bool // what was missing in a session, and is said already
 	found   []Violation
 }
 
@@ -107,10 +114,12 @@ func (c *check) event(i int, e *Event) {
 	case Connected:
 		c.open[d] = e.Session
 		delete(c.since, d)
+		delete(c.alive, d)
 		if what := c.devices[d]; e.Fresh || what == nil || !what.Dedupes {
 			delete(c.top, d) // what comes again after a broken connection comes in order again
 		}
 	case Disconnected:
+		c.session(d, i, e.At-lateBound)
 		delete(c.open, d)
 		delete(c.since, d)
 	case CaughtUp:
@@ -123,9 +132,12 @@ func (c *check) event(i int, e *Event) {
 	case Sent:
 		r := c.room(e.Room)
 		if s := r.sent[m]; s == nil {
-			r.sent[m] = &sending{index: i, content: e.Content, after: r.accepted}
+			r.sent[m] = &sending{index: i, content: e.Content, after: r.accepted, by: d, session: e.Session}
 		} else {
 			s.again = true
+			if s.by != d || s.session != e.Session {
+				s.session = -1
+			}
 		}
 	case Refused:
 		r := c.room(e.Room)
@@ -139,23 +151,28 @@ func (c *check) event(i int, e *Event) {
 		}
 	case Accepted:
 		r := c.room(e.Room)
-		s := c.evidence(r, m, e)
+		s := c.evidence(r, m, i, e)
 		if s == nil {
 			return
 		}
-		r.sent[m].outcome = true
+		o := r.sent[m]
+		o.outcome = true
+		o.accepted = e.Session
+		c.instead(d, m, o, e)
+		if c.open[d] == e.Session {
+			c.alive[d] = i
+		}
 		s.accepted = true
 		s.devices[d] = true
 		r.accepted = max(r.accepted, e.Seq)
-		if o := r.sent[m]; e.Seq <= o.after {
+		if e.Seq <= o.after {
 			c.violate(Disorder, e, "accepted as seq %d, though seq %d had been accepted before it was sent", e.Seq, o.after)
 		}
 	case Received:
-		c.received(d, m, e)
+		c.received(d, m, i, e)
 	case Listed:
 		r := c.room(e.Room)
-		r.listed = true
-		if s := c.evidence(r, m, e); s != nil {
+		if s := c.evidence(r, m, i, e); s != nil {
 			if s.listed {
 				c.violate(Twice, e, "listed twice")
 			}
@@ -169,13 +186,34 @@ func (c *check) event(i int, e *Event) {
 	case Conversation:
 		r := c.room(e.Room)
 		r.ends = append(r.ends, i)
+	case AskedRoom:
+		c.room(e.Room).asked = true
+	case AskedConversations:
+		if c.talks == nil {
+			c.talks = map[string]bool{}
+		}
+		c.talks[e.User] = true
+	case Rested:
+		c.everySession(i, e.At)
+	}
+}
+
+// instead: who is told that his message is accepted does not get it as well, in that session. Who sent it in another one may, and who
+// sent it again: its outcome was unknown, and what comes by repair tells it.
+func (c *check) instead(d device, m message, o *sending, e *Event) {
+	what := c.devices[d]
+	if (what == nil || !what.Echoes) && o.by == d && !o.again && o.session == e.Session && o.accepted == e.Session && c.seen[sighting{d, m}].session == e.Session {
+		c.violate(Twice, e, "accepted and received in one session")
 	}
 }
 
 // evidence notes that a message is stored, and checks what can be told from this event alone.
-func (c *check) evidence(r *room, m message, e *Event) *stored {
+func (c *check) evidence(r *room, m message, i int, e *Event) *stored {
 	out := r.sent[m]
 	switch {
+	case !member(m.room, m.sender):
+		c.violate(Leaked, e, "sent by a third person, and not refused")
+		return nil
 	case out == nil:
 		c.violate(Invented, e, "nobody had sent it")
 		return nil
@@ -188,8 +226,9 @@ func (c *check) evidence(r *room, m message, e *Event) *stored {
 	}
 	s := r.stored[m]
 	if s == nil {
-		s = &stored{message: m, seq: e.Seq, sent: out.index, devices: map[device]bool{}, users: map[string]bool{}}
+		s = &stored{message: m, seq: e.Seq, sent: out.index, known: i, devices: map[device]bool{}, users: map[string]bool{}}
 		r.stored[m] = s
+		r.order = append(r.order, s)
 	}
 	if s.seq != e.Seq {
 		c.violate(Twin, e, "seq %d here, seq %d before", e.Seq, s.seq)
@@ -201,13 +240,13 @@ func (c *check) evidence(r *room, m message, e *Event) *stored {
 	return s
 }
 
-func (c *check) received(d device, m message, e *Event) {
+func (c *check) received(d device, m message, i int, e *Event) {
 	if !member(e.Room, e.User) {
 		c.violate(Leaked, e, "it is not a room of %s", e.User)
 		return
 	}
 	r := c.room(e.Room)
-	s := c.evidence(r, m, e)
+	s := c.evidence(r, m, i, e)
 	if s == nil {
 		return
 	}
@@ -231,6 +270,7 @@ func (c *check) received(d device, m message, e *Event) {
 		}
 	}
 	c.seen[key] = last{e.Session, e.Seq}
+	c.instead(d, m, r.sent[m], e)
 	if what.Echoes && e.Sender == e.User {
 		return // shown as soon as it is stored; it may overtake a catch-up
 	}
@@ -242,6 +282,7 @@ func (c *check) received(d device, m message, e *Event) {
 		top = map[string]int64{}
 		c.top[d] = top
 	}
+	// Late without a younger one before is no violation: what a catch-up could not bring while history was away comes so afterwards.
 	if e.Seq < top[e.Room] && !e.Late {
 		c.violate(Disorder, e, "seq %d after seq %d, and not marked as late", e.Seq, top[e.Room])
 	}
@@ -269,12 +310,10 @@ func (c *check) lost(name string, r *room) {
 		has := func(s *stored) bool { return s.devices[k] }
 		if d.Keeps && joined {
 			c.missing(name, all, d.User, d.Name, func(s *stored) bool { return s.sent < from }, has, "a device that keeps its place")
-		} else if since, ok := c.since[k]; ok {
-			c.missing(name, all, d.User, d.Name, func(s *stored) bool { return s.sent < since }, has, "a session that was there all the time")
 		}
 	}
 	for _, s := range all {
-		if r.listed && s.accepted && !s.listed {
+		if r.asked && !s.listed {
 			c.found = append(c.found, Violation{What: Unlisted, Room: name, Sender: s.sender, ID: s.id, Text: fmt.Sprintf("seq %d", s.seq)})
 		}
 	}
@@ -282,6 +321,57 @@ func (c *check) lost(name string, r *room) {
 		if !o.outcome && r.stored[m] == nil {
 			c.found = append(c.found, Violation{What: Unresolved, Room: name, Sender: m.sender, ID: m.id, Text: "neither accepted nor refused, and asked for to the end" + at(c.h.Events[o.index].At)})
 		}
+	}
+}
+
+// lateBound is how late a message may be to a session that is there all the time: SQL may be away for a minute, without which what was lost on
+// its way is not found, and a connection may be dead for 50 s until an old client notices.
+const lateBound = 2 * time.Minute
+
+// everySession is for a moment at which all that is connected must have everything.
+func (c *check) everySession(i int, until time.Duration) {
+	for _, what := range c.h.Devices {
+		if !what.Keeps { // of those that keep their place all is looked at in the end
+			c.session(device{what.User, what.Name}, i, until)
+		}
+	}
+}
+
+// session finds what was stored until then, and sent after the session had caught up, and did not come by event i.
+func (c *check) session(d device, i int, until time.Duration) {
+	what, since, ok := c.devices[d], c.since[d], true
+	if _, ok = c.since[d]; !ok || what == nil || until < c.h.Events[since].At {
+		return
+	}
+	end := i
+	if what.Echoes {
+		end = c.alive[d]
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.rooms)) {
+		r := c.rooms[name]
+		if !member(name, d.user) {
+			continue
+		}
+		from, _ := slices.BinarySearchFunc(r.order, since, func(s *stored, i int) int { return cmp.Compare(s.known, i) })
+		var all []*stored
+		for _, s := range r.order[from:] {
+			if s.known >= end || c.h.Events[s.known].At > until {
+				break
+			}
+			if s.sent > since && !c.judged[d][s] {
+				all = append(all, s)
+			}
+		}
+		slices.SortFunc(all, func(x, y *stored) int { return cmp.Compare(x.seq, y.seq) })
+		for _, s := range all {
+			if !s.devices[d] {
+				if c.judged[d] == nil {
+					c.judged[d] = map[*stored]bool{}
+				}
+				c.judged[d][s] = true
+			}
+		}
+		c.missing(name, all, d.user, d.name, func(*stored) bool { return false }, func(s *stored) bool { return s.devices[d] }, "a session that was there all the time")
 	}
 }
 
@@ -315,7 +405,14 @@ func (c *check) missing(name string, all []*stored, user, dev string, exempt, ha
 	}
 }
 
-func (c *check) markers(_ string, r *room) {
+func (c *check) markers(name string, r *room) {
+	if a, b := Members(name); len(r.stored) > 0 {
+		for _, u := range []string{a, b} {
+			if c.talks[u] && !slices.ContainsFunc(r.ends, func(i int) bool { return c.h.Events[i].User == u }) {
+				c.found = append(c.found, Violation{What: Markers, Room: name, User: u, Text: "a room with messages is not among the conversations"})
+			}
+		}
+	}
 	for _, i := range r.ends {
 		e := &c.h.Events[i]
 		unread, top := int64(0), int64(0)
@@ -333,8 +430,10 @@ func (c *check) markers(_ string, r *room) {
 			c.violate(Markers, e, "read up to %d, in truth %d", e.ReadSeq, r.read[e.User])
 		case e.PeerReadSeq != r.read[other]:
 			c.violate(Markers, e, "the peer has read up to %d, in truth %d", e.PeerReadSeq, r.read[other])
-		case e.DeliveredSeq > top:
-			c.violate(Markers, e, "delivered up to %d, the room ends at %d", e.DeliveredSeq, top)
+		case e.DeliveredSeq > top || e.DeliveredSeq < e.ReadSeq: // what is read is delivered
+			c.violate(Markers, e, "delivered up to %d, read up to %d, the room ends at %d", e.DeliveredSeq, e.ReadSeq, top)
+		case e.PeerDeliveredSeq > top || e.PeerDeliveredSeq < e.PeerReadSeq:
+			c.violate(Markers, e, "delivered to the peer up to %d, who has read up to %d, the room ends at %d", e.PeerDeliveredSeq, e.PeerReadSeq, top)
 		case e.Seq != top:
 			c.violate(Markers, e, "the last message is %d, in truth %d", e.Seq, top)
 		}
@@ -350,6 +449,9 @@ func (c *check) believes(e *Event) {
 	online := map[string]bool{}
 	for _, u := range e.Online {
 		online[u] = true
+	}
+	if e.InTheDark {
+		c.violate(Presence, e, "it is said to be unknown")
 	}
 	for _, u := range e.Watched {
 		if online[u] != there[u] {

@@ -69,6 +69,20 @@ func lose(which int) func(h *History, _ int) bool {
 	}
 }
 
+// neighbours makes two that come one after the other change places.
+func neighbours(dev string) func(h *History, n int) bool {
+	return func(h *History, n int) bool {
+		for i := where(h, n, received(dev)); i >= 0 && i+1 < len(h.Events); i++ {
+			a, b := h.Events[i], h.Events[i+1]
+			if a.Kind == Received && b.Kind == Received && a.User == b.User && a.Device == b.Device && a.Room == b.Room && b.Seq > a.Seq && a.Device == dev && a.Sender != a.User && b.Sender != b.User {
+				h.Events[i], h.Events[i+1] = b, a
+				return true
+			}
+		}
+		return false
+	}
+}
+
 var bugs = []bug{
 	{LostPrefix, lose(0)}, {LostMiddle, lose(1)}, {LostTail, lose(2)},
 	{LostTail, func(h *History, _ int) bool { // of a user none of whose devices keeps its place
@@ -95,7 +109,7 @@ var bugs = []bug{
 			return false
 		}
 		e := h.Events[i]
-		e.Session, e.Late = e.Session+100, true
+		e.Session += 100
 		insert(h, i+1, e)
 		return true
 	}},
@@ -118,16 +132,7 @@ var bugs = []bug{
 		h.Events = append(h.Events, e)
 		return true
 	}},
-	{Disorder, func(h *History, n int) bool { // two neighbours change places
-		for i := where(h, n, received("sdk")); i >= 0 && i+1 < len(h.Events); i++ {
-			a, b := h.Events[i], h.Events[i+1]
-			if a.Kind == Received && b.Kind == Received && a.User == b.User && a.Device == b.Device && a.Room == b.Room && b.Seq > a.Seq && a.Device == "sdk" {
-				h.Events[i], h.Events[i+1] = b, a
-				return true
-			}
-		}
-		return false
-	}},
+	{Disorder, neighbours("sdk")}, {Disorder, neighbours("named")}, {Disorder, neighbours("old")},
 	{Disorder, func(h *History, n int) bool { // accepted below what had been accepted before it was sent
 		i := where(h, n+5, func(e *Event) bool { return e.Kind == Accepted && e.Room == "ann&bob" })
 		if i < 0 {
@@ -213,13 +218,21 @@ var bugs = []bug{
 	}},
 	{Unlisted, func(h *History, n int) bool {
 		i := where(h, n, func(e *Event) bool { return e.Kind == Listed })
-		j := where(h, n+1, func(e *Event) bool { return e.Kind == Listed })
-		if i < 0 || j < 0 || h.Events[i].Room != h.Events[j].Room {
-			return false // the only one: then the room was not listed
+		if i >= 0 {
+			remove(h, i)
 		}
-		remove(h, i)
-		return true
+		return i >= 0
 	}},
+	{Twice, func(h *History, n int) bool { // in one list
+		i := where(h, n, func(e *Event) bool { return e.Kind == Listed })
+		if i >= 0 {
+			insert(h, i, h.Events[i])
+		}
+		return i >= 0
+	}},
+	{Markers, func(h *History, n int) bool { return conversation(h, n, func(e *Event) { e.Seq-- }) }},
+	{Markers, func(h *History, n int) bool { return conversation(h, n, func(e *Event) { e.DeliveredSeq = -1 }) }},
+	{Markers, func(h *History, n int) bool { return conversation(h, n, func(e *Event) { e.PeerDeliveredSeq = -1 }) }},
 	{Markers, func(h *History, n int) bool { return conversation(h, n, func(e *Event) { e.Unread++ }) }},
 	{Markers, func(h *History, n int) bool { return conversation(h, n, func(e *Event) { e.ReadSeq++ }) }},
 	{Markers, func(h *History, n int) bool { return conversation(h, n, func(e *Event) { e.PeerReadSeq++ }) }},
@@ -228,6 +241,13 @@ var bugs = []bug{
 	}},
 	{Presence, func(h *History, n int) bool { return believes(h, n, []string{"ann", "bob"}) }},
 	{Presence, func(h *History, n int) bool { return believes(h, n, []string{"ann", "bob", "cid", "dan"}) }},
+	{Presence, func(h *History, n int) bool {
+		i := where(h, n%4, func(e *Event) bool { return e.Kind == Believes })
+		if i >= 0 {
+			h.Events[i].InTheDark = true
+		}
+		return i >= 0
+	}},
 	{Unresolved, func(h *History, _ int) bool {
 		insert(h, 30, Event{Kind: Sent, User: "ann", Device: "sdk", Session: 1, Room: "ann&bob", Sender: "ann", ID: "open", Content: "x"})
 		return true

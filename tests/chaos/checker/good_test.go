@@ -118,6 +118,11 @@ func goodHistory(seed uint64) *History {
 }
 
 func (g *good) end() {
+	defer func() {
+		for _, u := range []string{"ann", "bob", "cid"} {
+			g.add(Event{Kind: AskedConversations, User: u, Device: "http"})
+		}
+	}()
 	for _, d := range g.dev {
 		if !d.on {
 			g.connect(d)
@@ -128,10 +133,12 @@ func (g *good) end() {
 			}
 		}
 	}
+	g.add(Event{Kind: Rested})
 	read := map[string]map[string]int64{}
 	for room, list := range g.rooms {
 		read[room] = map[string]int64{}
 		a, _ := Members(room)
+		g.add(Event{Kind: AskedRoom, User: a, Device: "http", Room: room})
 		for _, m := range list {
 			g.add(Event{Kind: Listed, User: a, Room: room, Sender: m.Sender, ID: m.ID, Seq: m.Seq, Content: m.Content})
 		}
@@ -143,7 +150,7 @@ func (g *good) end() {
 	for room, list := range g.rooms {
 		a, b := Members(room)
 		for _, u := range []string{a, b} {
-			e := Event{Kind: Conversation, User: u, Room: room, Seq: g.seq[room], ReadSeq: read[room][u], PeerReadSeq: read[room][peer(room, u)], DeliveredSeq: g.seq[room]}
+			e := Event{Kind: Conversation, User: u, Room: room, Seq: g.seq[room], ReadSeq: read[room][u], PeerReadSeq: read[room][peer(room, u)], DeliveredSeq: g.seq[room], PeerDeliveredSeq: g.seq[room]}
 			for _, m := range list {
 				if m.Sender != u && m.Seq > e.ReadSeq {
 					e.Unread++

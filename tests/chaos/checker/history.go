@@ -13,22 +13,25 @@ type Kind uint8
 
 // What a history consists of, as its clients saw it.
 const (
-	Sent         Kind = iota // a message goes out; again under the same id when its outcome was not known
-	Accepted                 // the server said that it is stored
-	Refused                  // the server said that it is not, and never will be
-	Unknown                  // no outcome: unavailable, or the connection was gone
-	Received                 // a message came
-	Connected                // a session has joined
-	Disconnected             // it has ended
-	CaughtUp                 // everything missed has come: what is sent from now on comes live
-	MarkedRead               // a reader's marker was acknowledged
-	Listed                   // one message of a room as history lists it, asked at the end
-	Conversation             // unread count and markers, asked at the end
-	Believes                 // who a session believes to be online, asked at the end
+	Sent               Kind = iota // a message goes out; again under the same id when its outcome was not known
+	Accepted                       // the server said that it is stored
+	Refused                        // the server said that it is not, and never will be
+	Unknown                        // no outcome: unavailable, or the connection was gone
+	Received                       // a message came
+	Connected                      // a session has joined
+	Disconnected                   // it has ended
+	CaughtUp                       // everything missed has come: what is sent from now on comes live
+	MarkedRead                     // a reader's marker was acknowledged
+	Listed                         // one message of a room as history lists it, asked at the end
+	Conversation                   // unread count and markers, asked at the end
+	Believes                       // who a session believes to be online, asked at the end
+	AskedRoom                      // every page of a room has been asked for: what it has was Listed before
+	AskedConversations             // every page of a user's conversations: each was a Conversation before
+	Rested                         // healed, and nothing comes any more: who is connected has everything
 )
 
 var kindNames = [...]string{"sends", "is told accepted", "is told refused", "has no outcome of", "receives", "connects", "disconnects", "has caught up",
-	"marks as read", "finds listed", "finds conversation", "believes online"}
+	"marks as read", "finds listed", "finds conversation", "believes online", "has asked for all of", "has asked for all conversations", "all has come to rest"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -47,7 +50,9 @@ type Event struct {
 	GaveUp                    bool // Unknown: and it will not be asked for again
 
 	Unread, ReadSeq, PeerReadSeq, DeliveredSeq int64    // Conversation
+	PeerDeliveredSeq                           int64    // Conversation
 	Watched, Online                            []string // Believes
+	InTheDark                                  bool     // Believes: the server said that it cannot be known
 }
 
 func (e *Event) String() string {
@@ -79,7 +84,8 @@ type Device struct {
 	// Keeps: the server or the client remembers where this very device is, so it gets every message. Without, what another device of the
 	// user has confirmed need not come here when this one was away.
 	Keeps bool
-	// Echoes: its own messages come back to it like those of others (the old clients).
+	// Echoes: its own messages come back to it like those of others (the old clients). It may be signed out without knowing, and learns that
+	// when it sends: what is accepted shows that it was there until then.
 	Echoes bool
 }
 
@@ -121,7 +127,7 @@ const (
 	Acknowledge = "acknowledged or shown though refused"
 	Invented    = "received and never sent"
 	Changed     = "content changed"
-	Unlisted    = "accepted and not in history"
+	Unlisted    = "stored and not in history"
 	Markers     = "unread count or marker is wrong"
 	Presence    = "presence is wrong"
 	Unresolved  = "no outcome in the end"

@@ -8,51 +8,65 @@ import (
 // Recovered is how long after a fault everything went on.
 type Recovered struct {
 	Senders           int           // that were asked about
+	Never             int           // of these: not accepted again within the time; they count as that long
 	HalfAgain         time.Duration // until half of them were accepted again
 	AllAgain          time.Duration // until all were
-	ReceiversCaughtUp time.Duration // until the last receipt of what was sent until then
+	ReceiversCaughtUp time.Duration // until the last first receipt of what was sent until then, the backlog included
 }
 
-// Recovery measures from the moment at on, within the time that follows. A sender is accepted again when a message that it sent after at is.
+// Recovery measures from the moment at on. A sender is accepted again when a message that it sent after at is; who sent something
+// and was not within the time, or only later, counts as within. Receipts count whenever they came.
 func Recovery(h *History, at, within time.Duration) Recovered {
 	type sender struct{ user, device string }
-	first := map[sender]time.Duration{}
-	sent := map[message]time.Duration{}
-	asked := map[sender]bool{}
+	type receiver struct {
+		user, device string
+		message
+	}
+	first := map[sender]time.Duration{} // 0: not yet
+	sent := map[message]time.Duration{} // first
+	got := map[receiver]bool{}
 	for i := range h.Events {
 		e := &h.Events[i]
-		if e.At < at || e.At > at+within {
-			continue
-		}
-		switch m := (message{e.Room, e.Sender, e.ID}); e.Kind {
+		switch m, k := (message{e.Room, e.Sender, e.ID}), (sender{e.User, e.Device}); e.Kind {
 		case Sent:
-			sent[m] = e.At
-			asked[sender{e.User, e.Device}] = true
-		case Accepted:
 			if _, ok := sent[m]; !ok {
-				continue
+				sent[m] = e.At
 			}
-			if k := (sender{e.User, e.Device}); first[k] == 0 {
-				first[k] = e.At - at
+			// Who began shortly before the end says nothing of the fault.
+			if _, ok := first[k]; !ok && e.At >= at && e.At <= at+within/2 {
+				first[k] = 0
+			}
+		case Accepted:
+			if d, asked := first[k]; asked && d == 0 && e.At <= at+within && sent[m] >= at {
+				first[k] = max(e.At-at, 1)
 			}
 		}
+	}
+	r := Recovered{Senders: len(first)}
+	if len(first) == 0 {
+		return r
 	}
 	var all []time.Duration
 	for _, d := range first {
+		if d == 0 {
+			r.Never++
+			d = within
+		}
 		all = append(all, d)
 	}
 	slices.Sort(all)
-	r := Recovered{Senders: len(asked)}
-	if len(all) == 0 {
-		return r
-	}
 	r.HalfAgain, r.AllAgain = all[len(all)/2], all[len(all)-1]
 	for i := range h.Events {
-		if e := &h.Events[i]; e.Kind == Received && e.At > at && e.At < at+within {
-			if s, ok := sent[message{e.Room, e.Sender, e.ID}]; ok && s <= at+r.AllAgain {
-				r.ReceiversCaughtUp = max(r.ReceiversCaughtUp, e.At-at)
-			}
+		e := &h.Events[i]
+		if e.Kind != Received {
+			continue
 		}
+		m := message{e.Room, e.Sender, e.ID}
+		k := receiver{e.User, e.Device, m}
+		if s, ok := sent[m]; ok && !got[k] && e.At > at && s <= at+r.AllAgain {
+			r.ReceiversCaughtUp = max(r.ReceiversCaughtUp, e.At-at)
+		}
+		got[k] = true
 	}
 	return r
 }

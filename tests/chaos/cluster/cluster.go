@@ -286,7 +286,7 @@ func (c *Cluster) Token(user, login, scope string) string {
 	return tok
 }
 
-// Heal ends every fault of links, starts what was killed and wakes what was stopped.
+// Heal ends every fault of links and wakes what was stopped. Who kills something starts it again.
 func (c *Cluster) Heal() {
 	for _, l := range c.Links() {
 		l.Heal()

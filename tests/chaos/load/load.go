@@ -119,7 +119,8 @@ type device struct {
 	p       *person
 	name    string
 	sort    sort
-	r       *rand.Rand
+	r       *rand.Rand // of who talks
+	pause   *rand.Rand // of who keeps the connection: how long it stays, how it ends, when it comes back
 	session atomic.Int64
 	number  int // of the last message
 	seen    map[string]bool
@@ -135,8 +136,8 @@ type device struct {
 	unknown bool
 	top     map[string]int64
 	lastID  map[string]lastSent
-	errs    []string // what the server said that answers nothing
-	leave   chan bool
+	errs    []string        // what the server said that answers nothing
+	leave   chan bool       // true: with a good-bye
 	ws      *websocket.Conn // of a visitor
 }
 
@@ -214,7 +215,7 @@ func (w *World) register(name string) error {
 
 func (w *World) add(p *person, s sort, name string) *device {
 	n := uint64(len(w.devices))
-	d := &device{w: w, p: p, name: name, sort: s, r: rand.New(rand.NewPCG(w.o.Seed, n)), seen: map[string]bool{}, up: make(chan struct{}),
+	d := &device{w: w, p: p, name: name, sort: s, r: rand.New(rand.NewPCG(w.o.Seed, n)), pause: rand.New(rand.NewPCG(w.o.Seed, n+1<<32)), seen: map[string]bool{}, up: make(chan struct{}),
 		online: map[string]bool{}, top: map[string]int64{}, lastID: map[string]lastSent{}, leave: make(chan bool, 1)}
 	p.devices = append(p.devices, d)
 	w.devices = append(w.devices, d)
@@ -345,7 +346,7 @@ func (d *device) live() {
 		if away {
 			return
 		}
-		wait := rand.N(backoff)
+		wait := time.Duration(d.pause.Int64N(int64(backoff)))
 		if err == nil {
 			backoff = 100 * time.Millisecond
 		} else {
@@ -374,7 +375,11 @@ func (d *device) stay() <-chan time.Time {
 	if d.w.o.Stay == 0 {
 		return nil
 	}
-	return time.After(d.w.o.Stay/2 + rand.N(d.w.o.Stay))
+	stay := d.w.o.Stay/2 + time.Duration(d.pause.Int64N(int64(d.w.o.Stay)))
+	if d.pause.IntN(3) == 0 {
+		stay *= 4 // long enough for what is late to have come: the checker looks at such a session for itself
+	}
+	return time.After(stay)
 }
 
 // talk sends, one message after the other, until it is quiet.
@@ -444,7 +449,7 @@ func (d *device) say(room string, careless bool) {
 			return
 		}
 		select {
-		case <-time.After(50*time.Millisecond + rand.N(450*time.Millisecond)):
+		case <-time.After(time.Duration(50+d.r.IntN(450)) * time.Millisecond):
 		case <-d.w.ctx.Done():
 		}
 	}
@@ -498,6 +503,7 @@ func (d *device) mustRefuse(e checker.Event) {
 	switch {
 	case err == nil:
 		e.Kind, e.Seq = checker.Accepted, seq
+		d.w.t.Errorf("%s/%s: %q in %s as %s was accepted, and had to be refused", d.p.name, d.name, e.Content, e.Room, e.ID)
 	case refused && r.code != "unavailable":
 		e.Kind = checker.Refused
 	default:

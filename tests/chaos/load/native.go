@@ -363,14 +363,18 @@ func (d *device) attend(l *plainLine, done chan struct{}) {
 				continue
 			}
 			d.detach()
-			if rand.IntN(2) == 0 {
+			if d.pause.IntN(2) == 0 {
 				l.bye()
 			} else {
 				l.drop()
 			}
-		case <-d.leave:
+		case bye := <-d.leave:
 			d.goAway()
-			l.bye()
+			if bye {
+				l.bye()
+			} else {
+				l.drop()
+			}
 		case <-d.w.ctx.Done():
 			l.drop()
 			return
@@ -385,7 +389,7 @@ func (w *World) Visit(who int, base string, during func()) {
 	p := w.people[who%len(w.people)]
 	w.mu.Lock()
 	w.visits++
-	d := &device{w: w, p: p, name: fmt.Sprintf("slow%d", w.visits), sort: unnamed, up: make(chan struct{}), online: map[string]bool{}, top: map[string]int64{}, base: base}
+	d := &device{w: w, p: p, name: fmt.Sprintf("slow%d", w.visits), sort: unnamed, pause: rand.New(rand.NewPCG(w.o.Seed, 1<<33+uint64(w.visits))), up: make(chan struct{}), online: map[string]bool{}, top: map[string]int64{}, base: base}
 	w.history.Devices = append(w.history.Devices, checker.Device{User: p.name, Name: d.name})
 	w.mu.Unlock()
 	done := make(chan struct{})

@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"parley/tests/chaos/checker"
 )
 
 // oldLine is a client of the seed system: Socket.IO v5 over a WebSocket, JSON only.
@@ -198,6 +199,7 @@ func (d *device) joinOld(l *oldLine, done chan struct{}) {
 	for {
 		select {
 		case <-settled:
+			d.record(checker.Event{Kind: checker.CaughtUp}) // every room is joined: what is sent from now on comes live
 			d.attach(l)
 		case <-alive.C:
 			b, _ := json.Marshal([]any{"connection_alive", map[string]any{"client": d.p.name}}) // strings: cannot fail
@@ -207,14 +209,18 @@ func (d *device) joinOld(l *oldLine, done chan struct{}) {
 				continue
 			}
 			d.detach()
-			if rand.IntN(2) == 0 {
+			if d.pause.IntN(2) == 0 {
 				l.bye()
 			} else {
 				l.drop()
 			}
-		case <-d.leave:
+		case bye := <-d.leave:
 			d.goAway()
-			l.bye()
+			if bye {
+				l.bye()
+			} else {
+				l.drop()
+			}
 		case <-d.w.ctx.Done():
 			l.drop()
 			return
