@@ -37,6 +37,20 @@ func TestMix(t *testing.T) {
 	})
 }
 
+// TestJudge judges the history that a run with PARLEY_CHAOS_SAVE=FILE has left, again.
+func TestJudge(t *testing.T) {
+	path := os.Getenv("PARLEY_CHAOS_HISTORY")
+	if path == "" {
+		t.Skip("PARLEY_CHAOS_HISTORY names no file")
+	}
+	h, err := checker.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", checker.Count(h))
+	judge(t, h)
+}
+
 func duration(t *testing.T, name string) time.Duration {
 	s := os.Getenv(name)
 	if s == "" {
@@ -81,6 +95,11 @@ func mix(t *testing.T, o mixOptions) {
 	count := storm(a, o)
 	c.Heal()
 	h := w.Finish()
+	if path := os.Getenv("PARLEY_CHAOS_SAVE"); path != "" {
+		if err := checker.Save(h, path); err != nil {
+			t.Error(err)
+		}
+	}
 	f := w.Figures()
 	total := 0
 	var names []string
