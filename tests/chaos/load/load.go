@@ -411,6 +411,7 @@ const patience = 20 * time.Second
 // say sends a message until it has an outcome; careless people do not ask again.
 func (d *device) say(room string, careless bool) {
 	d.number++
+	began := time.Now()
 	id := fmt.Sprintf("%s-%d", d.name, d.number)
 	e := checker.Event{Room: room, Sender: d.p.name, ID: id, Content: fmt.Sprintf("%s says %d", d.name, d.number) + d.w.pad}
 	again := d.w.o.Resend && d.r.IntN(3) == 0
@@ -430,7 +431,7 @@ func (d *device) say(room string, careless bool) {
 			e.Kind, e.Seq = checker.Accepted, seq
 			d.record(e)
 			d.mu.Lock()
-			d.lastID[room] = lastSent{id, time.Now()}
+			d.lastID[room] = lastSent{id, began}
 			d.mu.Unlock()
 			if !again {
 				return
@@ -473,7 +474,7 @@ func (d *device) trespass() {
 
 type lastSent struct {
 	id string
-	at time.Time
+	at time.Time // of the first try
 }
 
 // dedupe is the server's window: an id that is used for another text is noticed within it. The gateway may try for ten seconds, from when the frame has come.
