@@ -173,6 +173,14 @@ func (s *Stack) RestartPresence(i int) {
 	s.WaitReady("http://" + s.Presence[i].LogValue(s.t, "admin"))
 }
 
+// RestartHistory starts history anew, and waits until it is ready.
+func (s *Stack) RestartHistory() {
+	s.t.Helper()
+	s.History.Kill()
+	s.History = s.start("history", "history", nil)
+	s.WaitReady("http://" + s.History.LogValue(s.t, "admin"))
+}
+
 // StopNats ends all NATS servers.
 func (s *Stack) StopNats() {
 	if s.Node != nil {

@@ -7,6 +7,26 @@ dict root, name, env (a list), volumes, mounts, and for gateways ports, lifecycl
 {{- $of := list $root .name -}}
 {{- $ca := include "parley.natsCA" $root -}}
 {{- $creds := and (not $root.Values.nats.enabled) $root.Values.nats.external.credsSecret -}}
+{{- /* By name, so that each is there once: what config says wins. */}}
+{{- $env := dict }}
+{{- $plain := dict "PARLEY_ADMIN" ":9090" "PARLEY_LOG_LEVEL" $root.Values.logLevel "PARLEY_LOG_FORMAT" $root.Values.logFormat "PARLEY_NATS_URL" (include "parley.natsURL" $root) }}
+{{- if $creds }}
+{{- $_ := set $plain "PARLEY_NATS_CREDS" (printf "/etc/parley/nats-creds/%s.creds" .name) }}
+{{- else if or $root.Values.nats.enabled $root.Values.nats.external.users }}
+{{- $user := ternary (printf "%s-b" .name) .name (eq $root.Values.nats.auth.slot "b") }}
+{{- $_ := set $plain "PARLEY_NATS_USER" $user }}
+{{- $_ := set $env "PARLEY_NATS_PASSWORD" (dict "name" "PARLEY_NATS_PASSWORD" "valueFrom" (dict "secretKeyRef" (dict "name" (include "parley.natsSecret" $root) "key" (printf "%s-password" $user)))) }}
+{{- end }}
+{{- if $ca }}{{ $_ := set $plain "PARLEY_NATS_CA" "/etc/parley/nats-ca/ca.crt" }}{{ end }}
+{{- with $v.goMemLimit }}{{ $_ := set $plain "GOMEMLIMIT" . }}{{ end }}
+{{- range $k, $x := $plain }}{{ $_ := set $env $k (dict "name" $k "value" $x) }}{{ end }}
+{{- range .env }}{{ $_ := set $env .name . }}{{ end }}
+{{- range $k, $x := merge (dict) $v.config $root.Values.config }}
+{{- $name := printf "PARLEY_%s" (upper $k | replace "-" "_") }}
+{{- $text := toString $x }}
+{{- if kindIs "slice" $x }}{{ $text = join "," $x }}{{ else if kindIs "float64" $x }}{{ if eq $x (floor $x) }}{{ $text = printf "%.0f" $x }}{{ end }}{{ end }}
+{{- $_ := set $env $name (dict "name" $name "value" $text) }}
+{{- end }}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -67,29 +87,8 @@ spec:
           command: [/usr/local/bin/{{ .name }}]
           securityContext: {{- include "parley.containerSecurity" $root | nindent 12 }}
           env:
-            - {name: PARLEY_ADMIN, value: ":9090"}
-            - {name: PARLEY_LOG_LEVEL, value: {{ $root.Values.logLevel }}}
-            - {name: PARLEY_LOG_FORMAT, value: {{ $root.Values.logFormat }}}
-            - {name: PARLEY_NATS_URL, value: {{ include "parley.natsURL" $root | quote }}}
-            {{- if $creds }}
-            - {name: PARLEY_NATS_CREDS, value: /etc/parley/nats-creds/{{ .name }}.creds}
-            {{- else if or $root.Values.nats.enabled $root.Values.nats.external.users }}
-            {{- $user := ternary (printf "%s-b" .name) .name (eq $root.Values.nats.auth.slot "b") }}
-            - {name: PARLEY_NATS_USER, value: {{ $user }}}
-            - name: PARLEY_NATS_PASSWORD
-              valueFrom: {secretKeyRef: {name: {{ include "parley.natsSecret" $root }}, key: {{ $user }}-password}}
-            {{- end }}
-            {{- if $ca }}
-            - {name: PARLEY_NATS_CA, value: /etc/parley/nats-ca/ca.crt}
-            {{- end }}
-            {{- with .env }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-            {{- with $v.goMemLimit }}
-            - {name: GOMEMLIMIT, value: {{ . }}}
-            {{- end }}
-            {{- range $k, $x := merge (dict) $v.config $root.Values.config }}
-            - {name: {{ printf "PARLEY_%s" (upper $k | replace "-" "_") }}, value: {{ kindIs "slice" $x | ternary (join "," $x) (kindIs "float64" $x | ternary (printf "%.0f" $x) (toString $x)) | quote }}}
+            {{- range $k := keys $env | sortAlpha }}
+            - {{ toJson (get $env $k) }}
             {{- end }}
             {{- with $v.extraEnv }}
             {{- toYaml . | nindent 12 }}

@@ -234,6 +234,9 @@ func NewHub(cfg Config, deps Deps) *Hub {
 	for _, c := range wire.Codes {
 		h.m.errors.WithLabelValues(string(c))
 	}
+	for _, c := range wire.Closes {
+		h.m.closes.WithLabelValues(closeLabel(c.Code))
+	}
 	return h
 }
 
