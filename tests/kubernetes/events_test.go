@@ -45,12 +45,12 @@ var happenings = []event{
 	{"a pod of each kind is deleted by force", killPods},
 	{"a node is cut off, and healed", partition},
 	{"the chart is upgraded", func(t *testing.T, s *suite, _ *rand.Rand) string {
-		s.helm(t, "upgrade", "--set", "image.tag="+versions[1], "--set", "podAnnotations.upgraded=yes")
+		s.helm(t, "upgrade", "--force-conflicts", "--set", "image.tag="+versions[1], "--set", "podAnnotations.upgraded=yes")
 		s.rolledOut(t, 5*time.Minute)
 		return ""
 	}},
 	{"and rolled back", func(t *testing.T, s *suite, _ *rand.Rand) string {
-		_, err := s.lab.Run(s.ctx, "helm", "rollback", release, "--wait", "--timeout", "5m")
+		_, err := s.lab.Run(s.ctx, "helm", "rollback", release, "--force-conflicts", "--wait", "--timeout", "5m")
 		must(t, err)
 		s.rolledOut(t, 5*time.Minute)
 		return ""

@@ -17,7 +17,7 @@ import (
 )
 
 // Two versions of Parley. The programs are the same; that they are two images is what a roll is about.
-var versions = [2]string{"1", "2"}
+var versions = [2]string{"v1", "v2"}
 
 const postgresBin = "/usr/lib/postgresql/15/bin"
 

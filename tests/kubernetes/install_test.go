@@ -5,8 +5,6 @@ package kubernetes
 import (
 	"crypto/ed25519"
 	"encoding/base64"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -106,12 +104,4 @@ func (s *suite) installed(t testing.TB) {
 	}
 	s.site.t = t
 	s.rolledOut(t, 3*time.Minute)
-}
-
-// file writes a file for this run.
-func (s *suite) file(t testing.TB, name, format string, args ...any) string {
-	t.Helper()
-	path := filepath.Join(s.dir, name)
-	must(t, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o600))
-	return path
 }

@@ -259,7 +259,7 @@ func (w *World) Wait(what string, within time.Duration, ok func() bool) {
 					missing = append(missing, d.p.name+"/"+d.name)
 				}
 			}
-			w.t.Fatalf("not within %s: %s; not there: %v", within, what, missing)
+			w.t.Fatalf("not within %s: %s; %d are not there: %v", within, what, len(missing), missing[:min(len(missing), 12)])
 		}
 		time.Sleep(50 * time.Millisecond) // polling interval
 	}

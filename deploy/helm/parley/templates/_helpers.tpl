@@ -76,13 +76,17 @@ topologySpreadConstraints:
     whenUnsatisfiable: {{ $v.topologySpread.whenUnsatisfiable }}
     labelSelector:
       matchLabels: {{- include "parley.selector" . | nindent 8 }}
-  {{- if $v.topologySpread.zones }}
-  - maxSkew: 1
-    topologyKey: topology.kubernetes.io/zone
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels: {{- include "parley.selector" . | nindent 8 }}
-  {{- end }}
+{{- /* Not a second constraint: nodes without a zone would then count for neither. */}}
+{{- if $v.topologySpread.zones }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: topology.kubernetes.io/zone
+          labelSelector:
+            matchLabels: {{- include "parley.selector" . | nindent 14 }}
+{{- end }}
 {{- end }}
 {{- end }}
 
