@@ -43,7 +43,7 @@ type Config struct {
 	Batch        time.Duration // how long changes for watchers are collected; 50 ms
 	Patience     time.Duration // how long a change may be overtaken by a later one before it counts as lost; 200 ms
 	Timeout      time.Duration // of one request; 2 s
-	BeatTimeout  time.Duration // of a heartbeat, so that several fit into a lease; 1.2 s
+	BeatTimeout  time.Duration // of a heartbeat: two that fall to a replica which stands still must not cost the lease; 1.2 s
 }
 
 func (c *Config) defaults() {

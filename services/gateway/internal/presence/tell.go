@@ -120,7 +120,9 @@ func (m *Mirror) beat(ctx context.Context) error {
 	}
 	req.Digests = m.own.digests()
 	m.seen(&req)
-	resp, err := m.call(ctx, req)
+	call, cancel := context.WithTimeout(ctx, m.cfg.BeatTimeout)
+	defer cancel()
+	resp, err := m.client.PresenceHeartbeat(call, req)
 	if err != nil {
 		return err
 	}
@@ -138,44 +140,6 @@ func (m *Mirror) beat(ctx context.Context) error {
 	}
 	m.heard(resp)
 	return nil
-}
-
-// beatTries is how many times a heartbeat that has no answer yet is sent.
-const beatTries = 4
-
-// call sends the same heartbeat again while none is answered: each goes to any of the replicas, of which one may stand still, and two that
-// fall to it must not cost the lease. It may be repeated, and what is compared does not change meanwhile.
-func (m *Mirror) call(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.BeatTimeout)
-	defer cancel()
-	type answer struct {
-		resp api.HeartbeatResponse
-		err  error
-	}
-	answers := make(chan answer, beatTries)
-	again := time.NewTicker(m.cfg.Heartbeat / 5)
-	defer again.Stop()
-	tries, waiting := 0, 0
-	send := func() {
-		tries++
-		waiting++
-		go func() { // ends with ctx
-			resp, err := m.client.PresenceHeartbeat(ctx, req)
-			answers <- answer{resp, err}
-		}()
-	}
-	for send(); ; {
-		select {
-		case a := <-answers:
-			if waiting--; a.err == nil || waiting == 0 {
-				return a.resp, a.err
-			}
-		case <-again.C:
-			if tries < beatTries {
-				send()
-			}
-		}
-	}
 }
 
 // goodbye says that all sessions here are lost: their users have their grace to connect elsewhere.
