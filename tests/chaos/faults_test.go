@@ -46,6 +46,9 @@ type fault struct {
 
 const second = time.Second
 
+// patience with what comes back: PostgreSQL may be away meanwhile, and has to go through its log then.
+const patience = 5 * time.Minute
+
 var faults = []fault{
 	{"leader killed", "nats", func(a *arena, r *rand.Rand) {
 		if n := a.c.Leader(r.IntN(2)); n != nil {
@@ -63,7 +66,7 @@ var faults = []fault{
 		n.Stop()
 		a.lasts(r, 3*second, 15*second)
 		n.Continue()
-		n.WaitHealthy(time.Minute)
+		n.WaitHealthy(patience)
 	}},
 	{"all of NATS killed", "nats", func(a *arena, r *rand.Rand) {
 		for _, n := range a.c.Nats {
@@ -74,7 +77,7 @@ var faults = []fault{
 			n.Start()
 		}
 		for _, n := range a.c.Nats {
-			n.WaitHealthy(time.Minute)
+			n.WaitHealthy(patience)
 		}
 	}},
 	{"leader steps down", "steps", func(a *arena, r *rand.Rand) {
@@ -89,7 +92,7 @@ var faults = []fault{
 			p.Signal(a.t, syscall.SIGTERM)
 			p.Exited(a.t, time.Minute)
 			n.Start()
-			n.WaitHealthy(time.Minute)
+			n.WaitHealthy(patience)
 		}
 	}},
 	{"NATS node cut off", "nats", func(a *arena, r *rand.Rand) { a.isolate(r, true, true) }},
@@ -156,7 +159,7 @@ var faults = []fault{
 			s.Start()
 		}
 		for _, s := range a.c.Of("history") {
-			s.WaitReady(time.Minute)
+			s.WaitReady(patience)
 		}
 	}},
 	{"Redis flushed", "redis", func(a *arena, _ *rand.Rand) { a.flush() }},
@@ -204,7 +207,7 @@ func (a *arena) killNode(r *rand.Rand, n *cluster.Node) {
 	n.Kill()
 	a.lasts(r, 500*time.Millisecond, 10*second)
 	n.Start()
-	n.WaitHealthy(time.Minute)
+	n.WaitHealthy(patience)
 }
 
 func (a *arena) isolate(r *rand.Rand, in, out bool) {
@@ -212,7 +215,7 @@ func (a *arena) isolate(r *rand.Rand, in, out bool) {
 	a.c.Isolate(n, in, out)
 	a.lasts(r, 3*second, 15*second)
 	a.c.Rejoin(n)
-	a.c.Nats[n].WaitHealthy(time.Minute)
+	a.c.Nats[n].WaitHealthy(patience)
 }
 
 func (a *arena) one(r *rand.Rand, kind string) *cluster.Service {
@@ -225,7 +228,7 @@ func (a *arena) kill(r *rand.Rand, kind string) {
 	s.Kill()
 	a.lasts(r, 500*time.Millisecond, 10*second)
 	s.Start()
-	s.WaitReady(time.Minute)
+	s.WaitReady(patience)
 }
 
 func (a *arena) freeze(r *rand.Rand, kind string) {
@@ -233,7 +236,7 @@ func (a *arena) freeze(r *rand.Rand, kind string) {
 	s.Process().Signal(a.t, syscall.SIGSTOP)
 	a.lasts(r, 2*second, 20*second)
 	s.Process().Signal(a.t, syscall.SIGCONT)
-	s.WaitReady(time.Minute)
+	s.WaitReady(patience)
 }
 
 func (a *arena) roll(kind string) {

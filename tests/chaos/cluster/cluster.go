@@ -186,7 +186,7 @@ func (s *Service) Roll() {
 		s.c.t.Errorf("%s drained and ended with status %d", s.Name, status)
 	}
 	s.Start()
-	s.WaitReady(time.Minute)
+	s.WaitReady(5 * time.Minute) // PostgreSQL may be away meanwhile
 }
 
 // Ready reports whether it says that it can do its work.
