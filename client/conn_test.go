@@ -558,3 +558,32 @@ func TestAnswerOfAnotherText(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// One's own message, whose acceptance is on its way, is found in a gap: it is the outcome of its Send, and no event.
+func TestOwnMessageInAGap(t *testing.T) {
+	f := newFake(t)
+	lisa := f.dial(client.Options{Session: f.session("lisa")})
+	next[client.CaughtUp](t, lisa)
+	f.post("a")
+	wantIDs(t, lisa, "a")
+	f.set(func() { f.mute = true })
+	done := make(chan error, 1)
+	go func() {
+		_, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "hello", ID: "mine"})
+		done <- err
+	}()
+	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.sends) == 1
+	})
+	f.set(func() {
+		f.hide[20] = true
+		f.store("lisa", "mine", "hello", nil)
+	})
+	f.post("b")
+	wantIDs(t, lisa, "b")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

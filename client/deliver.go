@@ -84,15 +84,16 @@ func (c *Conn) fill(ctx context.Context, r *roomState, rep *repair, upto int64) 
 	defer func() { <-c.repairs }()
 	defer close(rep.done)
 	defer rep.cancel()
-	found := c.between(ctx, r.name, rep.after, upto)
+	var found []held
+	for _, m := range c.between(ctx, r.name, rep.after, upto) {
+		// One's own whose acceptance was lost: that is what its Send waits for.
+		own := m.Sender == c.session.Username() && c.accept(&m)
+		found = append(found, held{m, own})
+	}
 	for {
 		c.mu.Lock()
-		batch := rep.held
-		rep.held = nil
-		for _, m := range found {
-			batch = append(batch, held{Message: m})
-		}
-		found = nil
+		batch := append(rep.held, found...)
+		rep.held, found = nil, nil
 		if len(batch) == 0 {
 			r.repair = nil
 			c.mu.Unlock()

@@ -324,9 +324,9 @@ func (c *check) lost(name string, r *room) {
 	}
 }
 
-// lateBound is how late a message may be to a session that is there all the time: SQL may be away for a minute, without which what was lost on
-// its way is not found, and a connection may be dead for 50 s until an old client notices.
-const lateBound = 2 * time.Minute
+// lateBound is how late a message may be to a session that is there all the time: SQL may be away for a minute, and go through its
+// log for two more on a busy machine; without it what was lost on its way is not found. And a connection may be dead for 50 s until an old client notices.
+const lateBound = 4 * time.Minute
 
 // everySession is for a moment at which all that is connected must have everything.
 func (c *check) everySession(i int, until time.Duration) {

@@ -51,7 +51,7 @@ func TestSmallHistories(t *testing.T) {
 		{Kind: AskedRoom, User: "ann", Device: "http", Room: room}, {Kind: AskedConversations, User: "ann", Device: "http"}, {Kind: AskedConversations, User: "bob", Device: "http"},
 	}
 	long := func(x e) e {
-		x.At = 3 * time.Minute
+		x.At = 2 * lateBound
 		return x
 	}
 	good := []e{
