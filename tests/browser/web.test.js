@@ -274,7 +274,8 @@ test("with the keyboard only", { timeout }, async () => {
   const [lisa, avi] = [(await user("Lisa")).name, (await user("Avi")).name];
   const p = await page(browser);
   await p.goto(url);
-  await p.keyboard.type(lisa); // the field has the focus
+  await p.locator("input:focus").waitFor(); // the first field, as soon as there is one
+  await p.keyboard.type(lisa);
   await p.keyboard.press("Tab");
   await p.keyboard.type(PASSWORD);
   await p.keyboard.press("Enter");
