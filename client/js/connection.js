@@ -47,6 +47,7 @@ const BYE_TIMEOUT = 2_000;
 // Ids of frames that are not messages; "#" is in no message id.
 const ID_JOIN = "#join";
 const ID_ALIVE = "#alive";
+const ID_READ = "#read "; // and the room's number
 const ID_REFRESH = "#refresh";
 
 /** One socket, from its opening to its end. */
@@ -96,6 +97,8 @@ export class Connection {
   #pending = new Map();
   /** @type {Map<string, string>} the texts of the pending ones, and of those that were given up without an outcome, oldest first */
   #texts = new Map();
+  /** @type {Map<string, {seq: number, id: string}>} per room up to where it was read, while the server has not said that it knows */
+  #reads = new Map();
   /** @type {Link | null} the one that has joined */
   #link = null;
   /** @type {Deferred<Link>} */
@@ -108,6 +111,7 @@ export class Connection {
   /** @type {Record<string, number> | undefined} what had been seen when the last resume token came; undefined before the first */
   #since;
   #mending = false;
+  #asked = 0;
   #again = false;
   #closing = false;
   #opened = /** @type {Deferred<void>} */ (new Deferred());
@@ -255,12 +259,40 @@ export class Connection {
   }
 
   /**
-   * Marks a room as read up to seq, on all devices.
+   * Marks a room as read up to seq, on all devices. It is sent again until the server has it.
    * @param {string} room
    * @param {number} seq
    */
   read(room, seq) {
-    this.#say("message_read", { conversation_room: room, seq });
+    if (!this.#link) throw new NotConnectedError();
+    const was = this.#reads.get(room);
+    this.#reads.set(room, { seq: Math.max(seq, was?.seq ?? 0), id: ID_READ + ++this.#asked });
+    this.#sayRead(room);
+  }
+
+  /** @param {string} room */
+  #sayRead(room) {
+    const r = this.#reads.get(room);
+    if (r) this.#link?.write("message_read", { conversation_room: room, seq: r.seq }, r.id);
+  }
+
+  /**
+   * The answer to a marker: null, or why not. What may pass is tried again.
+   * @param {string} id
+   * @param {ServerError | null} e
+   */
+  async #readAnswered(id, e) {
+    for (const [room, r] of this.#reads) {
+      if (r.id !== id) continue;
+      if (!e || !["unavailable", "internal", "rate_limited"].includes(e.code)) {
+        this.#reads.delete(room);
+        if (e) this.#emit("refused", { error: e });
+        return;
+      }
+      await sleep(Math.max(1000 + Math.random() * 2000, e.retryAfter), this.#stop.signal).catch(() => {});
+      if (this.#reads.get(room) === r && !this.#stop.signal.aborted) this.#sayRead(room);
+      return;
+    }
   }
 
   /**
@@ -427,6 +459,7 @@ export class Connection {
     this.#link = link;
     this.#up.resolve(link);
     if (this.#watch) link.write("watch_presence", { usernames: this.#watch });
+    for (const room of this.#reads.keys()) this.#sayRead(room);
     this.#opened.resolve();
     this.#emit("connected", { again: this.#again });
     if (this.#again && !this.resume) void this.#mend();
@@ -488,11 +521,13 @@ export class Connection {
         const e = serverError(f);
         const waiting = this.#pending.get(f.re);
         if (waiting) waiting.resolve(e);
+        else if (f.re?.startsWith(ID_READ)) void this.#readAnswered(f.re, e);
         else if (f.re !== ID_ALIVE) this.#emit("refused", { error: e });
         return;
       }
       case "ack":
         if (f.re === ID_ALIVE) this.#reached(d.resume);
+        else if (f.re?.startsWith(ID_READ)) void this.#readAnswered(f.re, null);
         return;
       case "caught_up":
         this.#reached(d.resume);

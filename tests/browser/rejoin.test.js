@@ -209,3 +209,24 @@ test("an id that was used before, for another text, is no answer", { timeout }, 
   await assert.rejects(sent, { code: "id_conflict" });
   await conn.close();
 });
+
+test("a read marker is said again until the server has it", { timeout }, async () => {
+  const { server, conn, first } = await lisa();
+  await first.joined();
+  conn.read(ROOM, 50);
+  const one = await first.heard("message_read");
+  first.say("error", { code: "unavailable", message: "later" }, one.id);
+  assert.deepEqual((await first.heard("message_read")).data, { conversation_room: ROOM, seq: 50 });
+  first.cut(); // before the answer
+  const second = await server.socket();
+  await second.joined();
+  const two = await second.heard("message_read");
+  assert.equal(two.data.seq, 50);
+  second.say("ack", {}, two.id);
+  second.cut();
+  const third = await server.socket();
+  await third.joined();
+  conn.read(ROOM, 60);
+  assert.equal((await third.heard("message_read")).data.seq, 60, "the one that was answered is not said again");
+  await conn.close();
+});
