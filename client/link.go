@@ -320,7 +320,9 @@ func (c *Conn) forgetResume() bool {
 	had := c.resume != "" && c.joined
 	if had {
 		c.resume = ""
-		c.since = c.ledger.before(c.since)
+		if c.caught { // else what was seen may have overtaken older ones
+			c.since = c.ledger.before(c.since)
+		}
 	}
 	return had
 }
