@@ -255,10 +255,8 @@ export class Session {
    * @param {{after?: string, limit?: number} & Abortable} [q]
    * @returns {Promise<{conversations: Conversation[], next?: string}>}
    */
-  async conversations({ signal, ...q } = {}) {
-    const page = await this._do("GET", "/v1/conversations" + query(q), { signal });
-    for (const c of page.conversations) if (c.last_message) c.last_message.content ??= "";
-    return page;
+  conversations({ signal, ...q } = {}) {
+    return this._do("GET", "/v1/conversations" + query(q), { signal });
   }
 
   /**
@@ -267,10 +265,8 @@ export class Session {
    * @param {{before?: number, after?: number, limit?: number} & Abortable} [q]
    * @returns {Promise<{messages: Message[], more: boolean}>}
    */
-  async messages(room, { signal, ...q } = {}) {
-    const page = await this._do("GET", `/v1/rooms/${encodeURIComponent(room)}/messages` + query(q), { signal });
-    for (const m of page.messages) m.content ??= "";
-    return page;
+  messages(room, { signal, ...q } = {}) {
+    return this._do("GET", `/v1/rooms/${encodeURIComponent(room)}/messages` + query(q), { signal });
   }
 
   /**

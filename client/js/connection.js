@@ -47,7 +47,7 @@ const BYE_TIMEOUT = 2_000;
 // Ids of frames that are not messages; "#" is in no message id.
 const ID_JOIN = "#join";
 const ID_ALIVE = "#alive";
-const ID_READ = "#read "; // and the room's number
+const ID_READ = "#read "; // and the marker's number
 const ID_REFRESH = "#refresh";
 
 /** One socket, from its opening to its end. */
@@ -514,7 +514,6 @@ export class Connection {
       case "message_accepted":
         return this.#incoming(...this.#own(d));
       case "received_message": {
-        d.content ??= ""; // of an erased sender
         return this.#incoming(d, this.#returned(d));
       }
       case "error": {
