@@ -28,7 +28,7 @@ func end(t *testing.T, c *cluster.Cluster, w *load.World, accepted int) {
 	if f.Accepted < accepted {
 		t.Errorf("%d accepted, at least %d were expected", f.Accepted, accepted)
 	}
-	judge(t, h)
+	load.Judge(t, h)
 }
 
 // TestLeaderStepsDown: the streams' leaders change all the time, under load, and every third message is sent a second time under its id.

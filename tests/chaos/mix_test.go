@@ -48,7 +48,7 @@ func TestJudge(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%+v", checker.Count(h))
-	judge(t, h)
+	load.Judge(t, h)
 }
 
 func duration(t *testing.T, name string) time.Duration {
@@ -115,7 +115,7 @@ func mix(t *testing.T, o mixOptions) {
 	if f.Accepted < o.accepted || total < o.faults || f.Connected-f.Beliefs < o.reconnects || f.Refused == 0 || f.Beliefs == 0 || f.Conversations == 0 || f.Listed < f.Accepted/2 {
 		t.Errorf("too little happened: %+v, %d faults", f, total)
 	}
-	judge(t, h)
+	load.Judge(t, h)
 }
 
 // storm lets faults happen, some at a time, each at most once at a time and never two of one group.

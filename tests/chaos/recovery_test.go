@@ -65,5 +65,5 @@ func TestRecovery(t *testing.T) {
 			t.Errorf("%s: nobody sent", m.what)
 		}
 	}
-	judge(t, h)
+	load.Judge(t, h)
 }

@@ -37,7 +37,7 @@ func TestGatewaysRolled(t *testing.T) {
 	if in.Reconnect > 5*time.Second {
 		t.Errorf("%s waited %s for a connection", in.SlowestDevice, in.Reconnect)
 	}
-	judge(t, h)
+	load.Judge(t, h)
 }
 
 // TestDiskFull: there is no space left under one NATS node, the leader of a stream. The others go on; given space and started again, it catches up.

@@ -333,7 +333,7 @@ func (s *suite) loseNatsVolumes(t testing.TB) {
 }
 
 // wait lets people talk for a while.
-func wait(d time.Duration) { time.Sleep(d) }
+func wait(d time.Duration) { time.Sleep(d) } // the length of a fault
 
 func (s *suite) psql(t testing.TB, db, statement string) string {
 	t.Helper()

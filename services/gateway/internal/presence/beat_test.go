@@ -57,7 +57,7 @@ func TestTwoHeartbeatsWithoutAnAnswerDoNotCostTheLease(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = m.Run(ctx) }()
-		time.Sleep(15 * time.Second)
+		time.Sleep(15 * time.Second) // the bubble's clock
 		cancel()
 		<-done
 		if h.n < 5 {
