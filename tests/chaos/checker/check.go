@@ -261,8 +261,6 @@ func (c *check) received(d device, m message, i int, e *Event) {
 	key := sighting{d, m}
 	if have, ok := c.seen[key]; ok {
 		switch {
-		case what.Echoes && e.Sender == e.User && r.sent[m].again:
-			// Who sends again is shown again what he said.
 		case have.session == e.Session:
 			c.violate(Twice, e, "twice in one session")
 		case what.Dedupes:
@@ -271,9 +269,6 @@ func (c *check) received(d device, m message, i int, e *Event) {
 	}
 	c.seen[key] = last{e.Session, e.Seq}
 	c.instead(d, m, r.sent[m], e)
-	if what.Echoes && e.Sender == e.User {
-		return // shown as soon as it is stored; it may overtake a catch-up
-	}
 	if c.top == nil {
 		c.top = map[device]map[string]int64{}
 	}

@@ -74,7 +74,7 @@ func neighbours(dev string) func(h *History, n int) bool {
 	return func(h *History, n int) bool {
 		for i := where(h, n, received(dev)); i >= 0 && i+1 < len(h.Events); i++ {
 			a, b := h.Events[i], h.Events[i+1]
-			if a.Kind == Received && b.Kind == Received && a.User == b.User && a.Device == b.Device && a.Room == b.Room && b.Seq > a.Seq && a.Device == dev && a.Sender != a.User && b.Sender != b.User {
+			if a.Kind == Received && b.Kind == Received && a.User == b.User && a.Device == b.Device && a.Room == b.Room && b.Seq > a.Seq && a.Device == dev && (dev == "old" || a.Sender != a.User && b.Sender != b.User) {
 				h.Events[i], h.Events[i+1] = b, a
 				return true
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -288,6 +289,7 @@ type wireLog struct {
 	closed   *wire.Close
 	probes   []uint32
 	rx       int64
+	echoes   bool
 	caught   chan struct{}
 }
 
@@ -316,6 +318,7 @@ func (l *wireLog) Probe(n uint32) {
 	l.probes = append(l.probes, n)
 }
 func (l *wireLog) Beats() bool         { return false }
+func (l *wireLog) Echoes() bool        { return l.echoes }
 func (l *wireLog) LastReceived() int64 { return l.rx }
 func (l *wireLog) JoinSent(s *Session, r room.Room) error {
 	return s.joinSent(r)
@@ -710,6 +713,64 @@ func TestUnknownOutcomeOfWhatWasSeen(t *testing.T) {
 	// Nobody has seen it: its outcome is not known.
 	s.done(send(m), nil, bus.ErrUnknown)
 	accepted(2)
+}
+
+// Where own messages are shown like others, they come in the order of all, whatever a catch-up still has to read and whoever tells their outcome.
+func TestEchoesKeepTheOrder(t *testing.T) {
+	w := newWorld(t, nil)
+	w.setDeaf(true)
+	s, l := w.open("Lisa")
+	l.echoes = true
+	defer s.gone(true)
+	_ = s.Join(everyone, "")
+	testx.Eventually(t, "the catch-up runs", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.catching != nil })
+	var p bus.Publisher
+	send := func(m api.StoredMessage) *outgoing {
+		o := &outgoing{pub: p.New(bus.Publication{Room: avisLisa, P: m.P, ID: m.ID, Content: m.Content})}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.queues, s.queued = map[room.Room]*outgoing{avisLisa: o}, 1
+		return o
+	}
+	peer := func() {
+		m := w.say(avisLisa, "Avi", false)
+		s.Deliver(router.FromStored(&m))
+	}
+	both := func(answerFirst bool) {
+		peer()
+		m := w.say(avisLisa, "Lisa", false)
+		o, d := send(m), router.FromStored(&m)
+		if answerFirst {
+			s.done(o, &d.Message, nil)
+		}
+		s.Deliver(d)
+		if !answerFirst {
+			s.done(o, nil, bus.ErrUnknown) // what was seen is stored
+		}
+	}
+	both(true)
+	both(false)
+	// One that the catch-up sees before its outcome is known.
+	peer()
+	last := w.say(avisLisa, "Lisa", false)
+	o := send(last)
+	w.apply(10, false)
+	w.setDeaf(false)
+	l.waitCaughtUp(t)
+	s.done(o, &router.FromStored(&last).Message, nil)
+	s.Deliver(router.FromStored(&last))
+	both(true) // live
+	both(false)
+	w.apply(10, false)
+	w.verify(l, "Lisa", nil)
+	for _, m := range l.messages {
+		if m.Late {
+			t.Fatalf("late: %+v", m)
+		}
+	}
+	if n := strings.Count(strings.Join(l.events, " "), wire.EvAccepted); n != 5 {
+		t.Fatalf("%d were accepted, want 5", n)
+	}
 }
 
 // verifyOnly checks that one message arrives and nothing else.

@@ -18,15 +18,14 @@ func accept(s *Session, m api.StoredMessage) {
 	var p bus.Publisher
 	o := &outgoing{pub: p.New(bus.Publication{Room: rm, P: m.P, ID: m.ID, Content: m.Content})}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.queues == nil {
 		s.queues = map[room.Room]*outgoing{}
 	}
 	s.queues[rm] = o
 	s.queued++
 	s.queueBytes += len(m.Content)
-	s.noteByHand(seqKey{m.P, m.Seq})
-	s.accepted(o, &wire.Message{Room: rm.String(), Sender: m.Sender, ID: m.ID, Content: m.Content, Seq: m.Seq}, m.P)
+	s.mu.Unlock()
+	s.done(o, &wire.Message{Room: rm.String(), Sender: m.Sender, ID: m.ID, Content: m.Content, Seq: m.Seq}, nil)
 }
 
 func (w *world) setDeaf(deaf bool) {

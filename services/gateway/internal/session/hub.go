@@ -78,6 +78,9 @@ type Wire interface {
 	Close(why wire.Close)
 	// JoinSent is called, where Session.join may be, before a message to r is sent: sending to a room joins it.
 	JoinSent(s *Session, r room.Room) error
+	// Echoes reports that the session's own messages are shown to it like all others of their rooms, in their order; message_accepted does not
+	// stand for them then.
+	Echoes() bool
 	// Wait returns when everything sent has been handed to the kernel.
 	Wait(ctx context.Context) error
 }

@@ -348,6 +348,9 @@ func (n *native) Probe(num uint32) { n.conn.Ping(num) }
 // Beats implements Wire.
 func (n *native) Beats() bool { return false }
 
+// Echoes implements Wire: message_accepted says it all.
+func (n *native) Echoes() bool { return false }
+
 // LastReceived implements Wire.
 func (n *native) LastReceived() int64 { return n.conn.LastReceived() }
 

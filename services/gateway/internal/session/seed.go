@@ -562,11 +562,7 @@ func (c *seedConn) Close(why wire.Close) {
 func (c *seedConn) Send(event string, data any, re string) {
 	switch v := data.(type) {
 	case *Accepted:
-		m := (*wire.Message)(v)
-		if s := c.session(); s != nil && s.receives(m) {
-			c.sio.SendFrame(c.seed.encode(m))
-		}
-		c.acked(re, answer{Result: "success", ID: m.ID, Seq: m.Seq})
+		c.acked(re, answer{Result: "success", ID: v.ID, Seq: v.Seq})
 	case *wire.Error:
 		if re != "" {
 			c.acked(re, answer{Error: v.Message})
@@ -638,14 +634,6 @@ func (c *seedConn) announce(user string, online bool) {
 	}
 }
 
-// receives needs mu. It reports whether a message that the session sent is shown to it like any other of the room. While a catch-up runs it may
-// come before older ones, as message_accepted may on the native wire, and the catch-up leaves it out, also when the join of its room is yet to be
-// worked off; what was sent before any join is read by the catch-up.
-func (s *Session) receives(m *wire.Message) bool {
-	r, err := room.Parse(m.Room)
-	return err == nil && (s.joined(r) || s.joinPending(r)) // a catch-up that still waits passes it over, too (accepted)
-}
-
 // encode is a message as these clients get it; what they do not know of it does no harm.
 func (s *Seed) encode(m *wire.Message) []byte {
 	event := wire.EvReceived
@@ -668,6 +656,9 @@ func (c *seedConn) Probe(n uint32) {
 
 // Beats implements Wire.
 func (c *seedConn) Beats() bool { return true }
+
+// Echoes implements Wire: the old clients append what comes, so their own messages must not come before older ones.
+func (c *seedConn) Echoes() bool { return true }
 
 // LastReceived implements Wire.
 func (c *seedConn) LastReceived() int64 { return time.Now().Unix() }

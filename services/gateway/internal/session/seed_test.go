@@ -112,16 +112,16 @@ func TestAnOldClientsOwnMessagesAreShownToItOnce(t *testing.T) {
 	c.begin()
 	c.seqs(wire.EvReceived, 1)
 	c.caughtUp()
-	accept(s, w.say(avisLisa, "Lisa", false)) // live
+	accept(s, w.say(avisLisa, "Lisa", true)) // live
 	c.seqs(wire.EvReceived, 2)
 	// While a catch-up of the room runs, and while that of another one puts off the room's own.
 	w.setDeaf(true)
 	c.mustJoin(tok, "Lisa", "Era&Lisa")
 	testx.Eventually(t, "the catch-up runs", 20*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.catching != nil })
-	accept(s, w.say(erasLisa, "Lisa", false))
+	accept(s, w.say(erasLisa, "Lisa", true))
 	tsahi := room.Room{A: "Lisa", B: "Tsahi"}
 	c.mustJoin(tok, "Lisa", "Lisa&Tsahi")
-	accept(s, w.say(tsahi, "Lisa", false))
+	accept(s, w.say(tsahi, "Lisa", true))
 	w.apply(10, false)
 	w.setDeaf(false)
 	c.caughtUp()

@@ -171,8 +171,10 @@ func (s *Session) done(o *outgoing, m *wire.Message, err error) {
 		s.start(next)
 		return
 	}
-	// Its copy may still come, and must not be sent as received_message then.
-	s.noteByHand(seqKey{o.pub.P, m.Seq})
+	if !s.wire.Echoes() {
+		// Its copy may still come, and must not be sent as received_message then.
+		s.noteByHand(seqKey{o.pub.P, m.Seq})
+	}
 	next := s.accepted(o, m, o.pub.P)
 	s.mu.Unlock()
 	s.start(next)
@@ -182,12 +184,16 @@ func (s *Session) done(o *outgoing, m *wire.Message, err error) {
 func (s *Session) accepted(o *outgoing, m *wire.Message, p int) *outgoing {
 	next := s.pop(o)
 	s.hub.m.accepted.Inc()
-	if s.joining {
+	echoes := s.wire.Echoes()
+	if s.joining && !echoes {
 		// What a running catch-up reads includes it; message_accepted stands for it.
 		s.own = note(s.own, seqKey{p, m.Seq})
 	}
 	if !s.closed {
 		s.wire.Send(wire.EvAccepted, (*Accepted)(m), o.re)
+		if echoes {
+			return next // it counts as written when its copy is
+		}
 		// Where the room is not joined yet (a wire may put that off), older messages have not been sent.
 		if s.joined(o.pub.Room) || s.joining {
 			s.wrote(o.pub.Room, p, m.Seq, false, false)
@@ -215,7 +221,29 @@ func (s *Session) pop(o *outgoing) (next *outgoing) {
 	return next
 }
 
-// isOwn reports that a message read from history is one that this session sends or has just sent. It needs mu.
+// ownCopy needs mu. A message of the session's user has come live: it may be one that the session sends or has just sent. It returns what is to be
+// started next, and whether message_accepted stands for the message.
+func (s *Session) ownCopy(d *router.Delivery) (next *outgoing, told bool) {
+	key := seqKey{d.P, d.Message.Seq}
+	o := s.queues[d.Room]
+	if o == nil || !o.is(d.Message.ID, d.Message.Content, d.Message.Seq) {
+		_, told = s.byHand[key]
+		delete(s.byHand, key)
+		return nil, told
+	}
+	told = !s.wire.Echoes()
+	if o.pub.Copied() {
+		return s.accepted(o, &d.Message, d.P), told
+	}
+	// Its outcome is being told by another goroutine, or it is looked for in SQL.
+	o.stored = &d.Message
+	if told {
+		s.noteByHand(key)
+	}
+	return nil, told
+}
+
+// isOwn reports that message_accepted stands for a message read from history: this session sends it or has just sent it. It needs mu.
 func (s *Session) isOwn(m *api.StoredMessage) bool {
 	if m.Sender != s.user {
 		return false
@@ -228,7 +256,7 @@ func (s *Session) isOwn(m *api.StoredMessage) bool {
 		return false
 	}
 	o.stored = &router.FromStored(m).Message // its answer comes
-	return true
+	return !s.wire.Echoes()
 }
 
 // is reports whether a stored message is this one. From below what was known when this was sent it is of an earlier try or, when there was none, of

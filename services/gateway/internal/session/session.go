@@ -357,36 +357,20 @@ func (s *Session) Deliver(d *router.Delivery) {
 		s.mu.Unlock()
 		return
 	}
-	key := seqKey{d.P, d.Message.Seq}
+	var next *outgoing
+	told := false
 	if d.Message.Sender == s.user {
-		if o := s.queues[d.Room]; o != nil && o.is(d.Message.ID, d.Message.Content, d.Message.Seq) {
-			if !o.pub.Copied() {
-				// Its outcome is being told by another goroutine, or it is looked for in SQL: message_accepted stands for this copy.
-				o.stored = &d.Message
-				s.noteByHand(key)
-				s.mu.Unlock()
-				return
-			}
-			next := s.accepted(o, &d.Message, d.P)
-			s.mu.Unlock()
-			s.start(next)
-			return
-		}
-		if _, ok := s.byHand[key]; ok {
-			delete(s.byHand, key)
-			s.mu.Unlock()
-			return
+		next, told = s.ownCopy(d)
+	}
+	if !told && s.joined(d.Room) && d.Message.Seq > s.floorOf(d.Room, d.P) {
+		if c := s.catching; c != nil && c.covers(d.Room) {
+			c.offer(d)
+		} else {
+			s.deliver(d, false)
 		}
 	}
-	defer s.mu.Unlock()
-	if !s.joined(d.Room) || d.Message.Seq <= s.floorOf(d.Room, d.P) {
-		return
-	}
-	if c := s.catching; c != nil && c.covers(d.Room) {
-		c.offer(d)
-		return
-	}
-	s.deliver(d, false)
+	s.mu.Unlock()
+	s.start(next)
 }
 
 // deliver needs mu. read: the running catch-up has read it, and all before it.
