@@ -31,6 +31,16 @@ func end(t *testing.T, c *cluster.Cluster, w *load.World, accepted int) {
 	load.Judge(t, h)
 }
 
+// counted wants a counter of the gateways at n at least: the fault did what it was for.
+func counted(t *testing.T, c *cluster.Cluster, series string, n float64) {
+	t.Helper()
+	got := c.Metric("gateway", series)
+	t.Logf("%s %v", series, got)
+	if got < n {
+		t.Errorf("%s is %v, at least %v was expected", series, got, n)
+	}
+}
+
 // TestLeaderStepsDown: the streams' leaders change all the time, under load, and every third message is sent a second time under its id.
 func TestLeaderStepsDown(t *testing.T) {
 	byHand(t)
@@ -52,6 +62,7 @@ func TestLeaderStepsDown(t *testing.T) {
 	if f := w.Figures(); f.Resent < 100 {
 		t.Errorf("%d messages were sent again", f.Resent)
 	}
+	counted(t, c, "parley_gateway_publish_retried_total", 1) // the gateways', whose acks the changes of leaders swallowed
 }
 
 // TestReceiversNodeCutThenSilence: only the receivers' NATS node loses its peers, the others talk, then nobody says a word any more and the cut heals.
@@ -66,6 +77,7 @@ func TestReceiversNodeCutThenSilence(t *testing.T) {
 	w.Wait("the others are accepted while the node is cut off", time.Minute, func() bool { return w.SoFar(checker.Accepted) > before+200 })
 	w.Hush()
 	end(t, c, w, 300)
+	counted(t, c, "parley_gateway_repaired_total", 50) // what reached nobody live came by SQL
 }
 
 // TestHalfOpen: for twenty seconds what the gateways write to their clients vanishes, though every write succeeds.
@@ -96,13 +108,15 @@ func TestHistoryDownUntilTheStreamIsFull(t *testing.T) {
 	for _, s := range c.Of("history") {
 		s.Kill()
 	}
+	const unavailable = `parley_gateway_errors_total{code="unavailable"}`
+	heard := c.Metric("gateway", unavailable)
 	// All are refused, those of both streams: nothing is accepted for two seconds, while people go on trying.
 	last, since := w.SoFar(checker.Accepted), time.Now()
 	w.Wait("the streams are full", 2*time.Minute, func() bool {
 		if n := w.SoFar(checker.Accepted); n != last {
 			last, since = n, time.Now()
 		}
-		return time.Since(since) > 2*time.Second && w.SoFar(checker.Unknown) > 50
+		return time.Since(since) > 2*time.Second && c.Metric("gateway", unavailable) > heard+50
 	})
 	pass(3 * time.Second)
 	if n := w.SoFar(checker.Accepted); n != last {

@@ -245,14 +245,19 @@ func (s *scene) viewer(g *gateway, self string, names ...string) *viewer {
 func (v *viewer) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.started == snapshot {
-		v.fail("a snapshot that is not the first update, or none")
+	first, again := !v.started, v.unknown && !unknown
+	if snapshot != (first || again) {
+		v.fail("a snapshot that is neither the first update nor the end of unknown, or none")
 	}
 	v.started = true
 	if unknown && !v.unknown && !snapshot {
 		v.turned++
 	}
 	v.unknown = unknown
+	if snapshot && !first {
+		v.again(online, offline)
+		return
+	}
 	for _, user := range online {
 		if v.online[user] || user == v.name {
 			v.fail("told twice, or of itself: online " + user)
@@ -269,6 +274,31 @@ func (v *viewer) PresenceUpdate(online []string, offline []api.PresenceChange, u
 		delete(v.online, c.User)
 		v.told[c.User]++
 	}
+}
+
+// again takes a snapshot: what differs from the picture is what was told.
+func (v *viewer) again(online []string, offline []api.PresenceChange) {
+	now := map[string]bool{}
+	for _, user := range online {
+		if now[user] || user == v.name {
+			v.fail("twice in a snapshot, or itself: " + user)
+		}
+		now[user] = true
+		if !v.online[user] {
+			v.told[user]++
+		}
+	}
+	for user := range v.online {
+		if !now[user] {
+			v.told[user]++
+		}
+	}
+	for _, c := range offline {
+		if now[c.User] {
+			v.fail("online and offline in a snapshot: " + c.User)
+		}
+	}
+	v.online = now
 }
 
 func (v *viewer) fail(what string) {

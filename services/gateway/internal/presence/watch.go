@@ -13,7 +13,8 @@ import (
 // may still be under way when Unwatch returns.
 //
 // Online and offline are what changed; in a snapshot, online is everybody watched who is online, and what was said before is void.
-// While unknown is true, the state may have changed without notice; what did change is told once it can be known.
+// While unknown is true, the state may have changed without notice; once it can be known, there is a snapshot: who heard that it is unknown
+// need not remember anything.
 type Watcher interface {
 	PresenceUpdate(online []string, offline []api.PresenceChange, unknown bool, snapshot bool)
 }
@@ -74,7 +75,6 @@ func (m *Mirror) Watch(w Watcher, self string, names, hidden []string) {
 	m.unindex(e)
 	e.round.Add(1)
 	e.self, e.all, e.news = self, names == nil, nil
-	var online []string
 	if e.all {
 		m.everybody[e] = struct{}{}
 		if len(hidden) > 0 {
@@ -84,20 +84,34 @@ func (m *Mirror) Watch(w Watcher, self string, names, hidden []string) {
 			}
 		}
 		e.shards, e.from = 1<<api.PresenceShards-1, len(m.batch)
-		for i := range m.shards {
-			for user := range m.shards[i].online {
-				if !e.skips(user) {
-					online = append(online, user)
-				}
-			}
-		}
 	} else {
-		online = m.index(e, names)
+		m.index(e, names)
 	}
+	online := m.picture(e)
 	e.told = m.unknown&e.shards != 0
 	unknown := e.told
 	m.mu.Unlock()
 	w.PresenceUpdate(online, nil, unknown, true)
+}
+
+// picture is who of those that e watches is online. Mirror.mu is held.
+func (m *Mirror) picture(e *watching) (online []string) {
+	if !e.all {
+		for _, user := range e.names {
+			if _, ok := m.shards[api.PresenceShard(user)].online[user]; ok {
+				online = append(online, user)
+			}
+		}
+		return online
+	}
+	for i := range m.shards {
+		for user := range m.shards[i].online {
+			if !e.skips(user) {
+				online = append(online, user)
+			}
+		}
+	}
+	return online
 }
 
 // skips reports whether a watcher of everybody is not told of user.
@@ -130,7 +144,7 @@ func (m *Mirror) Unwatch(w Watcher) {
 	}
 }
 
-func (m *Mirror) index(e *watching, names []string) (online []string) {
+func (m *Mirror) index(e *watching, names []string) {
 	seen := make(map[string]struct{}, len(names))
 	e.names = make([]string, 0, len(names))
 	for _, user := range names {
@@ -145,14 +159,9 @@ func (m *Mirror) index(e *watching, names []string) (online []string) {
 			m.byUser[user] = set
 		}
 		set.add(e)
-		i := api.PresenceShard(user)
-		e.shards |= 1 << i
-		if _, ok := m.shards[i].online[user]; ok {
-			online = append(online, user)
-		}
+		e.shards |= 1 << api.PresenceShard(user)
 	}
 	m.pairs += len(e.names)
-	return online
 }
 
 func (m *Mirror) unindex(e *watching) {
@@ -189,11 +198,12 @@ func (m *Mirror) note(c api.PresenceChange) bool {
 
 // update is one call of PresenceUpdate to be made.
 type update struct {
-	e       *watching
-	round   uint64
-	online  []string
-	offline []api.PresenceChange
-	unknown bool
+	e        *watching
+	round    uint64
+	online   []string
+	offline  []api.PresenceChange
+	unknown  bool
+	snapshot bool
 }
 
 // runFlushes tells watchers, a moment after the first change of a batch.
@@ -213,7 +223,7 @@ func (m *Mirror) runFlushes(ctx context.Context) {
 			u := &list[i]
 			u.e.order.Lock()
 			if u.e.round.Load() == u.round {
-				u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, false)
+				u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, u.snapshot)
 			}
 			u.e.order.Unlock()
 			*u = update{}
@@ -274,6 +284,10 @@ func (m *Mirror) update(list []update, e *watching, n net) []update {
 	if len(n.online) == 0 && len(n.offline) == 0 && unknown == e.told {
 		return list
 	}
+	u := update{e: e, round: e.round.Load(), online: n.online, offline: n.offline, unknown: unknown}
+	if e.told && !unknown {
+		u.online, u.snapshot = m.picture(e), true
+	}
 	e.told = unknown
-	return append(list, update{e, e.round.Load(), n.online, n.offline, unknown})
+	return append(list, u)
 }

@@ -131,10 +131,9 @@ type seedConn struct {
 	s  *Session
 
 	// Under the session's lock.
-	told   map[string]struct{} // who was announced as online to this client
-	unsure bool                // told was not compared with a whole picture yet
-	probe  uint32              // the last one that was not answered; 0 for none
-	ping   uint32              // that carries it
+	told  map[string]struct{} // who was announced as online to this client
+	probe uint32              // the last one that was not answered; 0 for none
+	ping  uint32              // that carries it
 }
 
 // answer is what an ack says.
@@ -589,11 +588,8 @@ type userEvent struct {
 
 // presence makes single events of a batch. To one client, each user's alternate.
 func (c *seedConn) presence(p *wire.Presence) {
-	if p.Unknown && p.Snapshot {
-		// Who is missing from it may be online. Once that can be known, only changes come: another picture is asked for then.
-		c.unsure = true
-	} else if p.Snapshot {
-		c.unsure = false
+	// While it is unknown, who is missing from a snapshot may be online; another one comes when it is known.
+	if p.Snapshot && !p.Unknown {
 		now := make(map[string]struct{}, len(p.Online))
 		for _, u := range p.Online {
 			now[u] = struct{}{}
@@ -609,14 +605,6 @@ func (c *seedConn) presence(p *wire.Presence) {
 	}
 	for _, o := range p.Offline {
 		c.announce(o.Username, false)
-	}
-	if s := c.session(); c.unsure && !p.Unknown && s != nil {
-		c.unsure = false
-		c.later(func() {
-			if c.session() == s {
-				s.lookAgain()
-			}
-		})
 	}
 }
 

@@ -91,12 +91,6 @@ func (s *Session) look() {
 	s.apply(number, s.scope(s.ctx, asked, peers), false)
 }
 
-// lookAgain is look for a wire that needs the whole picture again.
-func (s *Session) lookAgain() {
-	number, asked, peers := s.watch.asks(nil)
-	s.apply(number, s.scope(s.ctx, asked, peers), true)
-}
-
 // show gives the session that joins its picture.
 func (s *Session) show() {
 	w := &s.watch
