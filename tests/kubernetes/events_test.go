@@ -136,10 +136,13 @@ func killPods(t *testing.T, s *suite, r *rand.Rand) string {
 			}
 			return nil
 		})
-		s.rolledOut(t, 3*time.Minute, c)
+		s.rolledOut(t, 5*time.Minute, c) // a NATS server may have to start twice
 	}
 	return ""
 }
+
+// patience is how long the control plane may take to notice that a node is away: 40 s by default, more where the machine is slow (K8S_LAB_GRACE).
+const patience = 4 * time.Minute
 
 func (s *suite) nodeReady(node string) (string, error) {
 	return s.lab.Kubectl(s.ctx, "get", "node", node, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
@@ -157,7 +160,7 @@ func partition(t *testing.T, s *suite, r *rand.Rand) string {
 		s.wait(t, node+" is ready again", 2*time.Minute, func() error { return want(s.nodeReady(node))("True") })
 		s.rolledOut(t, 5*time.Minute)
 	}()
-	s.wait(t, node+" is not ready", time.Minute, func() error { return want(s.nodeReady(node))("Unknown") })
+	s.wait(t, node+" is not ready", patience, func() error { return want(s.nodeReady(node))("Unknown") })
 	s.say("%s is not ready", node)
 	for _, c := range deployments {
 		s.wait(t, c+" has its pods elsewhere", 3*time.Minute, func() error {

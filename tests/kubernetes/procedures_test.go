@@ -36,7 +36,15 @@ func (s *suite) during(t *testing.T, w *load.World, what string, do func()) *row
 	do()
 	took := time.Since(begin)
 	w.Wait("everybody is back after: "+what, 2*time.Minute, w.AllThere)
-	w.Wait("presence is true after: "+what, time.Minute, w.PresenceTrue)
+	here, said := time.Now(), false
+	w.Wait("presence is true after: "+what, time.Minute, func() bool {
+		ok := w.PresenceTrue()
+		if !ok && !said && time.Since(here) > presenceBound/2 {
+			said = true
+			s.say("presence is not true yet: %s", w.WrongPictures(5))
+		}
+		return ok
+	})
 	r := &row{what: what, took: took, presence: time.Since(begin) - took, from: from, to: w.Since()}
 	s.say("%s: %.0f s, presence true after %.1f s", what, took.Seconds(), r.presence.Seconds())
 	return r
@@ -351,7 +359,7 @@ func loseNode(t *testing.T, s *suite) {
 		s.say("%s has %s", node, s.on(t, node))
 		_, err := s.lab.Run(s.ctx, "partition", node)
 		must(t, err)
-		s.wait(t, node+" is not ready", time.Minute, func() error { return want(s.nodeReady(node))("Unknown") })
+		s.wait(t, node+" is not ready", patience, func() error { return want(s.nodeReady(node))("Unknown") })
 		// It is off, and will not come back with these pods: without saying so, StatefulSets wait for it for ever.
 		s.kubectl(t, "taint", "node", node, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 		s.rolledOut(t, 5*time.Minute)

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -179,6 +180,22 @@ func (w *World) PresenceTrue() bool {
 		}
 	}
 	return true
+}
+
+// WrongPictures says of a few devices what is wrong with theirs.
+func (w *World) WrongPictures(most int) string {
+	var list []string
+	for _, d := range w.devices {
+		online, right := d.believes(w.parted)
+		if right || !w.believing(d) || len(list) == most {
+			continue
+		}
+		d.mu.Lock()
+		unknown := d.unknown
+		d.mu.Unlock()
+		list = append(list, fmt.Sprintf("%s/%s watches %v, takes %v for online, unknown %v", d.p.name, d.name, d.p.peers, online, unknown))
+	}
+	return strings.Join(list, "; ")
 }
 
 // believing devices have a picture: the old clients are shown changes only.

@@ -533,6 +533,46 @@ func TestALargeDirectoryWatchesThePeersOfJoinedRooms(t *testing.T) {
 	c.caughtUp()
 }
 
+// Who is watched is asked of auth. While that does not answer, nobody is taken for a stranger: what was watched stays, else presence is unknown.
+func TestAWatchListWaitsForAuth(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	silent := func(yes bool) { w.mu.Lock(); defer w.mu.Unlock(); w.silent = yes }
+	silent(true)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	count := func(event string) (n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, e := range l.events {
+			if e == event {
+				n++
+			}
+		}
+		return n
+	}
+	var said []string
+	watches := func(list string) bool {
+		said = append(said, w.heard()...)
+		return slices.Contains(said, "watch "+list)
+	}
+	if err := s.Watch([]string{"Avi", "nobody", "Era"}, "1"); err != nil {
+		t.Fatal(err)
+	}
+	testx.Eventually(t, "it hears that presence is unknown", 20*time.Second, func() bool { return count(wire.EvPresence) == 1 })
+	silent(false)
+	testx.Eventually(t, "auth is asked again", 20*time.Second, func() bool { return watches("Avi Era") })
+	silent(true)
+	if err := s.Watch([]string{"Tsahi"}, "2"); err != nil {
+		t.Fatal(err)
+	}
+	testx.Eventually(t, "the second list is taken", 20*time.Second, func() bool { return count(wire.EvAck) == 2 })
+	if len(w.heard()) > 0 || count(wire.EvPresence) != 2 {
+		t.Fatal("what was watched is not any more")
+	}
+	silent(false)
+	testx.Eventually(t, "auth is asked again", 20*time.Second, func() bool { return watches("Tsahi") })
+}
+
 func TestARosterWatchesTheContacts(t *testing.T) {
 	w := newSeedWorld(t, nil)
 	w.contacts, w.there = []string{"Avi", "Era"}, []string{"Avi", "Zoe"}

@@ -40,6 +40,7 @@ type seedWorld struct {
 	admitted int
 	logouts  chan api.LogoutRequest
 	large    bool     // directory
+	silent   bool     // auth answers no question about a name
 	contacts []string // of everybody, in a roster; nil: no roster
 	there    []string // online
 	said     []string // to presence
@@ -125,6 +126,12 @@ func (w *seedWorld) AuthRelations(context.Context, api.RelationsRequest) (api.Re
 	return api.Relations{}, nil
 }
 func (w *seedWorld) Peer(ctx context.Context, user, name string) (string, error) {
+	w.mu.Lock()
+	silent := w.silent
+	w.mu.Unlock()
+	if silent {
+		return "", api.ErrUnavailable
+	}
 	if name == "away" {
 		return "", errors.New("auth cannot be reached")
 	}

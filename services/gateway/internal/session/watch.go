@@ -2,8 +2,11 @@ package session
 
 import (
 	"context"
+	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"parley/pkg/api"
 	"parley/pkg/wire"
@@ -21,6 +24,8 @@ type watching struct {
 
 	running bool     // a goroutine works off watch_presence
 	acks    []string // frames that wait for it
+
+	waits time.Duration // until a look that failed is repeated; 0: none is
 
 	set    bool // the rest is in force
 	known  bool
@@ -110,6 +115,7 @@ type scope struct {
 	known  bool
 	names  []string // nil: everybody but hidden
 	hidden []string
+	again  bool // auth could not tell: it is to be found out later
 }
 
 // scope finds out: those of asked whom the user may see; without it the contacts in a roster, everybody in a small directory, and
@@ -121,32 +127,36 @@ func (s *Session) scope(ctx context.Context, asked, peers []string) scope {
 	case sight.Mode == "":
 		return scope{}
 	case asked != nil:
-		return scope{known: true, names: s.visible(ctx, asked)}
+		return s.visible(ctx, asked)
 	case sight.Mode == api.Roster:
 		return scope{known: true, names: append([]string{}, sight.Contacts...)}
 	case small && !sight.More:
 		return scope{known: true, hidden: sight.Hidden}
 	case sight.More:
-		return scope{known: true, names: s.visible(ctx, peers)}
+		return s.visible(ctx, peers)
 	}
 	return scope{known: true, names: except(peers, sight)}
 }
 
 // visible gives the registered form of those names that the user may talk to.
-func (s *Session) visible(ctx context.Context, names []string) []string {
+func (s *Session) visible(ctx context.Context, names []string) scope {
 	list := make([]string, 0, len(names))
 	have := make(map[string]struct{}, len(names))
 	for _, n := range names {
 		registered, err := s.hub.Directory.Peer(ctx, s.user, n)
-		if err != nil {
-			continue
+		var no *wire.Error
+		switch {
+		case errors.As(err, &no) && no.Code != wire.Unavailable && no.Code != wire.Internal:
+			continue // nobody has this name, or it must not be told
+		case err != nil:
+			return scope{again: true}
 		}
 		if _, twice := have[registered]; !twice {
 			have[registered] = struct{}{}
 			list = append(list, registered)
 		}
 	}
-	return list
+	return scope{known: true, names: list}
 }
 
 func except(names []string, sight directory.Sight) []string {
@@ -168,12 +178,48 @@ func (s *Session) apply(number uint64, sc scope, again bool) {
 		return
 	}
 	w.done = number
+	if sc.again {
+		s.lookLater()
+		if w.set && w.known {
+			return // what is in force is as true as it was
+		}
+	} else {
+		w.waits = 0
+	}
 	same := w.set && w.known == sc.known && (w.names == nil) == (sc.names == nil) && slices.Equal(w.names, sc.names) && slices.Equal(w.hidden, sc.hidden)
 	if same && !again {
 		return
 	}
 	w.set, w.known, w.names, w.hidden = true, sc.known, sc.names, sc.hidden
 	s.begin()
+}
+
+// A look that failed is repeated, after longer and longer.
+const (
+	firstLook = 250 * time.Millisecond
+	lastLook  = 8 * time.Second
+)
+
+// lookLater needs watch.mu.
+func (s *Session) lookLater() {
+	w := &s.watch
+	w.waits = min(max(2*w.waits, firstLook), lastLook)
+	wait, number := w.waits/2+rand.N(w.waits), w.done
+	s.hub.wg.Add(1)
+	go func() {
+		defer s.hub.wg.Done()
+		select {
+		case <-time.After(wait):
+		case <-s.ctx.Done():
+			return
+		}
+		w.mu.Lock()
+		latest := w.done == number
+		w.mu.Unlock()
+		if latest { // else a younger look has come to its own end
+			s.look()
+		}
+	}()
 }
 
 // begin needs watch.mu.
