@@ -272,6 +272,7 @@ func (w *World) list(p *person) error {
 
 // Close ends all connections.
 func (w *World) Close() {
+	w.quiet.Store(true) // a test that failed has not hushed them
 	w.end()
 	w.wg.Wait()
 	w.http.CloseIdleConnections()
