@@ -396,6 +396,8 @@ type ReadResponse struct {
 	Seq    int64 `json:"seq"`
 	Moved  bool  `json:"moved"`
 	Unread int64 `json:"unread"`
+	// Behind: SQL did not get to the request's seq within the service's patience (1 s); the marker went as far as SQL does.
+	Behind bool `json:"behind,omitempty"`
 }
 
 // ErrUnavailable is what callers see when a service or its store does not answer.

@@ -283,7 +283,7 @@ func TestReadMarkers(t *testing.T) {
 			{in[2], in[2], 3}, {in[1], in[2], 3}, {0, in[2], 3}, {in[5], in[5], 0}, {1 << 40, in[5] + 1, 0}, {in[0], in[5] + 1, 0},
 		} {
 			r := ask[api.ReadResponse](c, api.HistoryRead, readOf("avi", "lisa", step.ask))
-			if r.Seq != step.seq || r.Unread != step.unread {
+			if r.Seq != step.seq || r.Unread != step.unread || r.Behind != (step.ask == 1<<40) {
 				t.Errorf("read %d: %+v, want %+v", step.ask, r, step)
 			}
 		}

@@ -72,6 +72,7 @@ test("an erased person's messages are shown as such, in the conversation and in 
   // Writing to nobody is refused, and says so.
   await say(a, lu.name, "hello?");
   await pane(a, lu.name).getByRole("alert").getByRole("button", { name: "Delete" }).click();
+  await bubble(a, lu.name, "hello?").waitFor({ state: "detached" });
   assert.deepEqual(await texts(a, lu.name), [gone, "I keep this", gone]);
 });
 
@@ -150,6 +151,7 @@ test("drafts are kept a conversation each, and the keys go from one to the other
   const focused = (name) => pane(p, name).locator("textarea:focus").waitFor();
   await open(p, avi);
   await say(p, avi, "first");
+  await bubble(p, avi, "first").locator("[data-state=accepted]").waitFor(); // or it might be the later one
   await open(p, dana);
   await say(p, dana, "second");
   await bubble(p, dana, "second").locator("[data-state=accepted]").waitFor();

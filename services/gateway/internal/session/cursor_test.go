@@ -1,6 +1,8 @@
 package session
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,5 +117,63 @@ func TestCursorFollowsThePagesOfARunningCatchUp(t *testing.T) {
 	defer s.mu.Unlock()
 	if s.ahead != nil || s.dirty != nil {
 		t.Fatal("something is left")
+	}
+}
+
+// reads is a history whose SQL is behind for some requests.
+type reads struct {
+	History
+	mu     sync.Mutex
+	behind int
+	asked  int
+}
+
+func (h *reads) HistoryRead(_ context.Context, req api.ReadRequest) (api.ReadResponse, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked++
+	if h.asked <= h.behind {
+		return api.ReadResponse{Behind: true}, nil
+	}
+	return api.ReadResponse{Seq: req.Seq, Moved: true, Behind: req.Seq > 1}, nil
+}
+
+// A read marker must not stop short of its message because SQL does not have that yet.
+func TestReadMarkerWaitsForSQL(t *testing.T) {
+	w := newWorld(t, nil)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	_ = s.Join(everyone, "")
+	l.waitCaughtUp(t)
+	w.say(avisLisa, "Avi", true)
+	w.verify(l, "Lisa", nil)
+	for _, c := range []struct {
+		what          string
+		seq           int64
+		behind, asked int
+		answer        string
+	}{
+		{"SQL gets there", 1, 3, 4, wire.EvAck},
+		{"it does not", 1, 1000, readTries, wire.EvError},
+		{"no message has this seq", 7, 0, 1, wire.EvAck},
+	} {
+		h := &reads{behind: c.behind}
+		w.hub.History = h
+		l.mu.Lock()
+		l.events = nil
+		l.mu.Unlock()
+		if err := s.Read("Avi&Lisa", c.seq, "re"); err != nil {
+			t.Fatal(err)
+		}
+		testx.Eventually(t, c.what+": it is answered", 10*time.Second, func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return len(l.events) > 0 && l.events[len(l.events)-1] == c.answer
+		})
+		h.mu.Lock()
+		if h.asked != c.asked {
+			t.Errorf("%s: asked %d times, want %d", c.what, h.asked, c.asked)
+		}
+		h.mu.Unlock()
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"parley/pkg/api"
 	"parley/pkg/room"
+	"parley/pkg/subject"
 	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/router"
@@ -275,18 +276,28 @@ func (s *Session) Read(name string, seq int64, re string) error {
 		return wire.E(wire.InvalidArgument, "seq is that of a message of the room")
 	}
 	s.call(re, func(ctx context.Context) {
-		resp, err := s.hub.History.HistoryRead(ctx, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq})
-		if err != nil {
-			s.sendError(err, re)
-			return
+		for range readTries {
+			resp, err := s.hub.History.HistoryRead(ctx, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq})
+			if err != nil {
+				s.sendError(err, re)
+				return
+			}
+			if resp.Moved {
+				s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvRead, Username: s.user, Seq: resp.Seq, Session: s.name()})
+			}
+			// What the stream has will be in SQL; a seq that nothing has yet moves the marker as far as there are messages.
+			if !resp.Behind || seq > s.hub.Router.PositionAt(subject.Partition(r, s.hub.Router.Partitions())) {
+				s.ack(wire.Ack{}, re)
+				return
+			}
 		}
-		if resp.Moved {
-			s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvRead, Username: s.user, Seq: resp.Seq, Session: s.name()})
-		}
-		s.ack(wire.Ack{}, re)
+		s.sendError(api.ErrUnavailable, re)
 	})
 	return nil
 }
+
+// readTries is how often a read marker is taken to an SQL that is behind, which waits for a second each time.
+const readTries = 10
 
 // Alive answers connection_alive.
 func (s *Session) Alive(re string) {

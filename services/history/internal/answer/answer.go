@@ -218,6 +218,7 @@ func (s *Server) read(ctx context.Context, req api.ReadRequest) (resp api.ReadRe
 		return resp, invalid("one of the room's two users and a seq are needed")
 	}
 	// What was read live may not be in SQL yet. Waiting for it keeps the marker from stopping short of it.
+	behind := false
 	rm := room.Room{A: req.A, B: req.B}
 	p, last, ok, err := s.store.LastSeq(ctx, rm)
 	if err != nil {
@@ -229,9 +230,13 @@ func (s *Server) read(ctx context.Context, req api.ReadRequest) (resp api.ReadRe
 		}
 		want := make([]int64, p+1)
 		want[p] = req.Seq
-		if _, err := s.applied.Wait(ctx, want); err != nil {
+		there, err := s.applied.Wait(ctx, want)
+		if err != nil {
 			return resp, err
 		}
+		behind = !there
 	}
-	return s.store.Read(ctx, req)
+	resp, err = s.store.Read(ctx, req)
+	resp.Behind = behind
+	return resp, err
 }
