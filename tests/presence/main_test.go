@@ -62,6 +62,11 @@ func (p *picture) follow() {
 	for _, f := range frames[p.read:] {
 		d := harness.Data[wire.Presence](p.t, f)
 		switch {
+		case d.Snapshot && p.snapshots > 0 && p.unknown && !d.Unknown:
+			p.snapshots++
+			p.again(d)
+			p.unknown = false
+			continue
 		case d.Snapshot:
 			p.snapshots++
 			clear(p.online)
@@ -88,6 +93,31 @@ func (p *picture) follow() {
 		}
 	}
 	p.read = len(frames)
+}
+
+// again takes the snapshot that ends unknown: what differs from the picture are changes. It may say since when somebody is gone.
+func (p *picture) again(d wire.Presence) {
+	p.t.Helper()
+	now := set(d.Online)
+	if len(now) != len(d.Online) {
+		p.t.Errorf("%s: a user is twice in a snapshot: %q", p.name, d.Online)
+	}
+	for _, o := range d.Offline {
+		if now[o.Username] {
+			p.t.Errorf("%s: a snapshot has %s both online and offline", p.name, o.Username)
+		}
+	}
+	for u := range now {
+		if !p.online[u] {
+			p.changes[u]++
+		}
+	}
+	for u := range p.online {
+		if !now[u] {
+			p.changes[u]++
+		}
+	}
+	p.online = now
 }
 
 // shows reports whether the picture is known and has exactly these users.
