@@ -5,6 +5,7 @@ package kubernetes
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,12 +30,14 @@ var happenings = []event{
 	{"gateways roll to a new version", func(t *testing.T, s *suite, _ *rand.Rand) string {
 		s.kubectl(t, "set", "image", workload("gateway"), "gateway=lab.local/parley:"+versions[1])
 		s.rolledOut(t, 5*time.Minute, "gateway")
+		s.gone(t, "gateway") // the old ones drain after that
 		return ""
 	}},
 	{"every Deployment rolls", func(t *testing.T, s *suite, _ *rand.Rand) string {
 		for _, c := range deployments {
 			s.restart(t, c)
 		}
+		s.gone(t, deployments...)
 		return ""
 	}},
 	{"NATS rolls", func(t *testing.T, s *suite, _ *rand.Rand) string {
@@ -47,12 +50,14 @@ var happenings = []event{
 	{"the chart is upgraded", func(t *testing.T, s *suite, _ *rand.Rand) string {
 		s.helm(t, "upgrade", "--force-conflicts", "--set", "image.tag="+versions[1], "--set", "podAnnotations.upgraded=yes")
 		s.rolledOut(t, 5*time.Minute)
+		s.gone(t, deployments...)
 		return ""
 	}},
 	{"and rolled back", func(t *testing.T, s *suite, _ *rand.Rand) string {
 		_, err := s.lab.Run(s.ctx, "helm", "rollback", release, "--force-conflicts", "--wait", "--timeout", "5m")
 		must(t, err)
 		s.rolledOut(t, 5*time.Minute)
+		s.gone(t, deployments...)
 		return ""
 	}},
 }
@@ -111,6 +116,7 @@ func drainNode(t *testing.T, s *suite, r *rand.Rand) string {
 	}
 	s.kubectl(t, "uncordon", node)
 	s.rolledOut(t, 5*time.Minute)
+	s.gone(t, deployments...)
 	return had
 }
 
@@ -239,6 +245,10 @@ func events(t *testing.T, s *suite) {
 // judge finds what was broken, and says what happened.
 func (s *suite) judge(t *testing.T, h *checker.History) {
 	t.Helper()
+	what := t.Name()[strings.LastIndex(t.Name(), "/")+1:]
+	if *saved != "" {
+		must(t, checker.Save(h, filepath.Join(*saved, fmt.Sprintf("%s-%d.history", what, len(s.report.totals)))))
+	}
 	bad := load.Judge(t, h)
 	wrong := 0 // presence pictures
 	for _, v := range bad {
@@ -253,5 +263,5 @@ func (s *suite) judge(t *testing.T, h *checker.History) {
 	out := fmt.Sprintf("Sent %d (again %d), accepted %d, received %d (late %d), refused as it had to be %d; lost, doubled, out of order, shown to others: %d; presence pictures at the end %d, wrong %d.",
 		f.Sent, f.Resent, f.Accepted, f.Received, f.Late, f.Refused, len(bad)-wrong, f.Beliefs, wrong)
 	s.say("%s", out)
-	s.report.totals = append(s.report.totals, fmt.Sprintf("%s: %d connections. %s", t.Name()[strings.LastIndex(t.Name(), "/")+1:], len(h.Devices), out))
+	s.report.totals = append(s.report.totals, fmt.Sprintf("%s: %d connections. %s", what, len(h.Devices), out))
 }

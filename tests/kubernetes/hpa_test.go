@@ -102,6 +102,7 @@ func autoscale(t *testing.T, s *suite) {
 		come := load.New(t, s.site, load.Options{Users: 150, Names: s.name("come"), Rate: 15, Seed: s.seed + 1})
 		come.Start()
 		s.wait(t, "five gateways", 4*time.Minute, is(5))
+		wait(20 * time.Second) // else there is nothing to judge where gateways start fast
 		s.say("five gateways; the many leave")
 		h := come.Finish()
 		s.judge(t, h)

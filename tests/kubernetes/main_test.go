@@ -26,6 +26,7 @@ var (
 	rate  = flag.Float64("rate", 60, "how many messages a second they send together")
 	keep  = flag.Bool("keep", false, "use the cluster that runs, if one does, and leave it there")
 	built = flag.Bool("built", false, "with -keep: the cluster has the images already")
+	saved = flag.String("save", "", "keep the histories in this folder; PARLEY_CHAOS_HISTORY=FILE make chaos CHAOS_RUN=TestJudge judges one again")
 	which = flag.String("events", "", "in the scenario events: only those whose name matches this")
 )
 
@@ -54,23 +55,26 @@ var scenarios = []scenario{
 	{"restore", false, restore},
 	{"disaster", false, disaster},
 	{"events", false, events},
+	{"external", false, external}, // the last one: nothing is left
 }
 
 // suite is what the scenarios share.
 type suite struct {
-	ctx     context.Context
-	lab     *lab.Lab
-	root    string // of the repository
-	dir     string // for files of this run
-	seed    uint64
-	begun   time.Time
-	site    *site
-	report  report
-	install struct{ done bool }
+	ctx       context.Context
+	lab       *lab.Lab
+	root      string // of the repository
+	dir       string // for files of this run
+	seed      uint64
+	begun     time.Time
+	site      *site
+	report    report
+	install   struct{ done bool }
+	own       []string // stores that are in the release
+	natsSpace string   // the namespace of NATS, if not the release's
 }
 
 func TestKubernetes(t *testing.T) {
-	s := &suite{ctx: t.Context(), begun: time.Now(), seed: *seed, dir: t.TempDir()}
+	s := &suite{ctx: t.Context(), begun: time.Now(), seed: *seed, dir: t.TempDir(), own: statefulSets}
 	if s.seed == 0 {
 		s.seed = uint64(time.Now().UnixNano() % 1_000_000)
 	}

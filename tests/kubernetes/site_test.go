@@ -3,6 +3,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -69,7 +70,7 @@ func workload(component string) string {
 func (s *suite) rolledOut(t testing.TB, within time.Duration, components ...string) {
 	t.Helper()
 	if len(components) == 0 {
-		components = append(append(components, deployments...), statefulSets...)
+		components = append(append(components, deployments...), s.own...)
 	}
 	for _, c := range components {
 		s.kubectl(t, "rollout", "status", workload(c), "--timeout="+within.String())
@@ -124,8 +125,12 @@ func (p *pod) port(names ...string) string {
 }
 
 func (s *suite) pods(component string) ([]pod, error) {
+	return s.podsIn("default", component)
+}
+
+func (s *suite) podsIn(namespace, component string) ([]pod, error) {
 	var list struct{ Items []pod }
-	err := s.lab.Get(s.ctx, &list, "pods", "-l", labels+",app.kubernetes.io/component="+component)
+	err := s.lab.Get(s.ctx, &list, "pods", "-n", namespace, "-l", labels+",app.kubernetes.io/component="+component)
 	return list.Items, err
 }
 
@@ -140,7 +145,7 @@ func (s *suite) metric(component, series string, highest bool) (float64, error) 
 		if !p.ready() {
 			continue
 		}
-		text, err := s.lab.Proxy(s.ctx, p.Metadata.Name, p.port("admin", "metrics"), "/metrics")
+		text, err := s.lab.Proxy(s.ctx, "default", p.Metadata.Name, p.port("admin", "metrics"), "/metrics")
 		if err != nil {
 			return 0, err
 		}
@@ -183,7 +188,8 @@ type stream struct {
 
 // streams asks every NATS server, and believes each stream's leader.
 func (s *suite) streams() (map[string]stream, error) {
-	pods, err := s.pods("nats")
+	space := cmp.Or(s.natsSpace, "default")
+	pods, err := s.podsIn(space, "nats")
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +198,7 @@ func (s *suite) streams() (map[string]stream, error) {
 		if !p.ready() {
 			continue
 		}
-		text, err := s.lab.Proxy(s.ctx, p.Metadata.Name, p.port("monitor", "monitoring"), "/jsz?streams=1&acc="+account)
+		text, err := s.lab.Proxy(s.ctx, space, p.Metadata.Name, p.port("monitor", "monitoring"), "/jsz?streams=1&acc="+account)
 		if err != nil {
 			return nil, err
 		}
@@ -245,8 +251,13 @@ func (s *suite) caughtUp() error {
 // secret reads one key of a Secret.
 func (s *suite) secret(t testing.TB, name, key string) string {
 	t.Helper()
+	return s.secretIn(t, "default", name, key)
+}
+
+func (s *suite) secretIn(t testing.TB, namespace, name, key string) string {
+	t.Helper()
 	var o struct{ Data map[string]string }
-	must(t, s.lab.Get(s.ctx, &o, "secret", name))
+	must(t, s.lab.Get(s.ctx, &o, "secret", name, "-n", namespace))
 	b, err := base64.StdEncoding.DecodeString(o.Data[key])
 	must(t, err)
 	if len(b) == 0 {

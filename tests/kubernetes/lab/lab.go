@@ -78,8 +78,8 @@ func (l *Lab) Get(ctx context.Context, out any, args ...string) error {
 }
 
 // Proxy asks a pod over HTTP by way of the API server.
-func (l *Lab) Proxy(ctx context.Context, pod, port, path string) (string, error) {
-	return l.Kubectl(ctx, "get", "--raw", "/api/v1/namespaces/default/pods/"+pod+":"+port+"/proxy"+path)
+func (l *Lab) Proxy(ctx context.Context, namespace, pod, port, path string) (string, error) {
+	return l.Kubectl(ctx, "get", "--raw", "/api/v1/namespaces/"+namespace+"/pods/"+pod+":"+port+"/proxy"+path)
 }
 
 // Published is a Service's port on this machine.
