@@ -22,6 +22,9 @@ type Options struct {
 	// MinBackoff and MaxBackoff bound the wait before a reconnect, which is random between 0 and a limit that doubles
 	// from the one to the other (full jitter). Default 500 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
+	// AnswerTimeout is how long a message waits on a connection that says nothing at all, before another one is made; 15 s if 0. A server
+	// that is there says something: it is asked after a third of that.
+	AnswerTimeout time.Duration
 }
 
 // Conn is a connection that stays up until Close, or until the server says something that waiting cannot mend (Err tells).
@@ -71,6 +74,9 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	}
 	if o.MinBackoff <= 0 {
 		o.MinBackoff = 500 * time.Millisecond
+	}
+	if o.AnswerTimeout <= 0 {
+		o.AnswerTimeout = answerTimeout
 	}
 	if o.MaxBackoff < o.MinBackoff {
 		o.MaxBackoff = max(15*time.Second, o.MinBackoff)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -131,6 +132,49 @@ func TestSendOutcomeUnknown(t *testing.T) {
 	}
 	if _, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "x", ID: "bad id"}); err == nil {
 		t.Error("a bad id was taken")
+	}
+}
+
+// A network that goes away without a good-bye: a message finds out long before a ping of the server's is missed.
+func TestSilentConnectionIsGivenUp(t *testing.T) {
+	f := newFake(t)
+	f.silent = true
+	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 60 * time.Millisecond})
+	sent := make(chan error, 1)
+	go func() {
+		_, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "x", ID: "m1"})
+		sent <- err
+	}()
+	if d := next[client.Disconnected](t, lisa); d.Err == nil || !strings.Contains(d.Err.Error(), "does not answer") {
+		t.Errorf("disconnected for %v", d.Err)
+	}
+	f.set(func() { f.silent = false })
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byID["lisam1"] != 0 || len(f.msgs) != 1 {
+		t.Errorf("stored %+v", f.msgs)
+	}
+}
+
+// A server that is slow with a message and says that it is there keeps its clients.
+func TestSlowServerKeepsItsClients(t *testing.T) {
+	f := newFake(t)
+	f.mute = true
+	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 60 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // many times as long
+	defer cancel()
+	_, err := lisa.SendMessage(ctx, client.Outgoing{Room: room, Content: "x"})
+	var ou *client.OutcomeUnknownError
+	if !errors.As(err, &ou) {
+		t.Errorf("got %v", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dials != 1 || !slices.Contains(f.said, wire.EvAlive) {
+		t.Errorf("%d connections; was told %q", f.dials, f.said)
 	}
 }
 

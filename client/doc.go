@@ -39,6 +39,7 @@ const (
 
 const (
 	writeTimeout   = 10 * time.Second
+	answerTimeout  = 15 * time.Second // a third of it until a server that is silent after a message is asked whether it is there
 	welcomeTimeout = 10 * time.Second
 	repairTimeout  = 5 * time.Second
 	checkpoint     = 30 * time.Second // how often a busy connection asks for a fresh resume token
@@ -51,5 +52,6 @@ var (
 	ErrNotConnected   = errors.New("not connected at the moment")
 	ErrTooManyPending = errors.New("too many messages wait for an outcome")
 	ErrInFlight       = errors.New("a message with this id is being sent already")
+	errNoAnswer       = errors.New("the server does not answer")
 	ErrLagging        = errors.New("events are not read fast enough; what was dropped comes again")
 )

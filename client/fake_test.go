@@ -39,6 +39,7 @@ type fake struct {
 	sayNo       []*wire.Error
 	badResume   bool
 	mute        bool // sends have no outcome
+	silent      bool // nothing but join is answered
 	pongs       int
 	slow        bool           // history is: live messages overtake, and caught_up does not come
 	confirmed   map[int64]bool // what a plain join is not sent; nil: all that there is
@@ -220,6 +221,9 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.said = append(f.said, fr.Event)
+	if f.silent && fr.Event != wire.EvJoin {
+		return true
+	}
 	switch fr.Event {
 	case wire.EvJoin:
 		var j wire.Join

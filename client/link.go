@@ -31,6 +31,8 @@ type link struct {
 	down    chan struct{} // closed when the socket is done
 	leave   chan time.Duration
 	planned atomic.Bool  // closed by this side, to connect anew at once
+	heard   atomic.Int64 // when something came last, in ns since 1970
+	mute    atomic.Bool  // closed by this side, for no answer came
 	early   []wire.Frame // came before the answer to join
 }
 
@@ -58,6 +60,12 @@ func (l *link) read() (wire.Frame, error) {
 	_ = l.ws.SetReadDeadline(time.Now().Add(l.silence)) // a failure shows in the read
 	_, b, err := l.ws.ReadMessage()
 	var ce *websocket.CloseError
+	switch {
+	case err == nil:
+		l.heard.Store(time.Now().UnixNano())
+	case l.mute.Load():
+		return wire.Frame{}, errNoAnswer
+	}
 	switch {
 	case errors.As(err, &ce):
 		return wire.Frame{}, &CloseError{ce.Code, ce.Text}
@@ -113,6 +121,7 @@ func (c *Conn) connectOnce(ctx context.Context) (*link, error) {
 	ws.SetReadLimit(maxFrame)
 	ws.SetPingHandler(func(data string) error {
 		_ = ws.SetReadDeadline(time.Now().Add(l.silence))
+		l.heard.Store(time.Now().UnixNano())
 		if c.lagging.Load() {
 			return nil // an answer would confirm what was dropped
 		}
@@ -392,6 +401,25 @@ func (c *Conn) tend(l *link) {
 			_ = l.write(withID(wire.Encode(wire.EvRefreshToken, wire.Authenticate{Token: tok}, ""), idRefresh)) // a failure ends the link
 			renew.Reset(until(c.session.renewAt()))
 		}
+	}
+}
+
+// doubt asks a server that has not answered whether it is there, and closes the socket if it has said nothing since. It ends with the
+// socket at the latest.
+func (c *Conn) doubt(l *link, since time.Time) {
+	if l.heard.Load() < since.UnixNano() && !c.lagging.Load() {
+		_ = l.write(withID(wire.Encode(wire.EvAlive, nil, ""), idAlive)) // a failure ends the link
+	}
+	t := time.NewTimer(c.o.AnswerTimeout * 2 / 3)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.down:
+		return
+	}
+	if l.heard.Load() < since.UnixNano() {
+		l.mute.Store(true)
+		_ = l.ws.Close() // the reader sees it
 	}
 }
 

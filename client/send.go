@@ -74,7 +74,6 @@ func (c *Conn) SendMessage(ctx context.Context, m Outgoing) (Accepted, error) {
 	if err := c.register(m.ID, s); err != nil {
 		return Accepted{}, err
 	}
-	result := s.result
 	retry := m.Retry // true as soon as it may have reached the server
 	left := false    // unregistered
 	defer func() {
@@ -101,27 +100,49 @@ func (c *Conn) SendMessage(ctx context.Context, m Outgoing) (Accepted, error) {
 		again := retry
 		retry = true
 		l.write(withID(frame, m.ID)) // a failure shows in l.down
+		o, answered, err := c.answer(ctx, l, s)
+		switch {
+		case err != nil:
+			return unknown(err)
+		case !answered:
+			continue
+		case o.err == nil:
+			return o.acc, nil
+		// A refusal by rate says nothing about an earlier attempt.
+		case o.err.Code != wire.Unavailable && (o.err.Code != wire.RateLimited || !again):
+			return Accepted{}, o.err
+		}
+		pause := max(mrand.N(wait), time.Duration(o.err.RetryAfterMS)*time.Millisecond)
+		wait = min(2*wait, 5*time.Second)
 		select {
-		case o := <-result:
-			if o.err == nil {
-				return o.acc, nil
-			}
-			// A refusal by rate says nothing about an earlier attempt.
-			if o.err.Code != wire.Unavailable && (o.err.Code != wire.RateLimited || !again) {
-				return Accepted{}, o.err
-			}
-			pause := max(mrand.N(wait), time.Duration(o.err.RetryAfterMS)*time.Millisecond)
-			wait = min(2*wait, 5*time.Second)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return unknown(ctx.Err())
-			case <-c.done:
-				return unknown(c.Err())
-			}
-		case <-l.down:
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return unknown(ctx.Err())
+		case <-c.done:
+			return unknown(c.Err())
+		}
+	}
+}
+
+// answer waits for what the server says of a message that was written to l; answered is false when l ends before. A server that is
+// silent for long is asked whether it is there: the network may be gone without a good-bye.
+func (c *Conn) answer(ctx context.Context, l *link, s *sending) (o outcome, answered bool, err error) {
+	asked, doubt := time.Now(), c.o.AnswerTimeout/3
+	overdue := time.NewTimer(doubt)
+	defer overdue.Stop()
+	for {
+		select {
+		case o := <-s.result:
+			return o, true, nil
+		case <-l.down:
+			return o, false, nil
+		case <-overdue.C:
+			go c.doubt(l, asked)
+			asked = time.Now()
+			overdue.Reset(c.o.AnswerTimeout)
+		case <-ctx.Done():
+			go c.doubt(l, asked) // that the caller's patience has ended does not make the connection a good one
+			return o, false, ctx.Err()
 		}
 	}
 }

@@ -14,6 +14,7 @@ import { Deferred, newId, orAbort, sleep, within } from "./util.js";
  * @property {string} [resume] where an earlier process stopped
  * @property {number} [minBackoff] ms, default 500
  * @property {number} [maxBackoff] ms, default 15,000: the wait before a reconnect is random between 0 and a limit that doubles from the one to the other
+ * @property {number} [answerTimeout] ms, default 15,000: how long a message waits on a connection that says nothing at all, before another one is made
  * @property {AbortSignal} [signal] closes the connection
  * @property {typeof globalThis.WebSocket} [WebSocket] default: the platform's, or a small one of this package where there is none (Node 20)
  *
@@ -40,7 +41,7 @@ const MEND_TRIES = 20; // to fill what another session's confirmation may have h
 const MAX_REPAIRS = 8; // gaps filled at a time: one more is left to the server, which sends the missing message late
 
 const WELCOME_TIMEOUT = 10_000;
-const ANSWER_TIMEOUT = 10_000; // of the server to connection_alive
+const ANSWER_TIMEOUT = 15_000; // of a message, on a connection that says nothing at all
 const REPAIR_TIMEOUT = 5_000;
 const BYE_TIMEOUT = 2_000;
 
@@ -126,6 +127,7 @@ export class Connection {
     this.options = options;
     this.minBackoff = options.minBackoff ?? 500;
     this.maxBackoff = Math.max(options.maxBackoff ?? 15_000, this.minBackoff);
+    this.answerTimeout = options.answerTimeout ?? ANSWER_TIMEOUT;
     /** The last resume token, "" before the first caughtUp. */
     this.resume = options.resume ?? "";
     /** @type {import("./api.js").Tokens & object | null} what the server allows: limits of the last welcome */
@@ -229,7 +231,12 @@ export class Connection {
         link.write("client_sends_message", { conversation_room: room, content, id, retry: retry || undefined }, id);
         const again = retry;
         retry = true; // from here on it may have reached the server
-        const got = await orAbort(outcome.promise, signal);
+        // The network may be gone without a good-bye; that the caller has lost patience does not make it a good one.
+        const doubt = setInterval(() => this.#ask(link), this.answerTimeout / 3);
+        const got = await orAbort(outcome.promise, signal).catch((e) => {
+          this.#ask(link);
+          throw e;
+        }).finally(() => clearInterval(doubt));
         if (got === null) continue;
         if (!(got instanceof ServerError)) return got;
         // A refusal by rate says nothing about an earlier attempt.
@@ -498,7 +505,7 @@ export class Connection {
   #ask(link) {
     const asked = Date.now();
     link.write("connection_alive", undefined, ID_ALIVE);
-    sleep(ANSWER_TIMEOUT, link.ended.signal).then(() => {
+    sleep((this.answerTimeout * 2) / 3, link.ended.signal).then(() => {
       if (link.heard < asked) link.fail(new Error("the server does not answer"));
     }, () => {});
   }

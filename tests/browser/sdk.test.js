@@ -2,6 +2,7 @@
 // The SDK against a real server: one process, killed and started again on the way.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import NodeWebSocket from "../../client/js/node-websocket.js";
 import { CloseError, OutcomeUnknownError, Parley, ServerError, peerOf, roomOf } from "../../client/js/index.js";
 import { PASSWORD, control, eventually, url, user } from "./lib.js";
 
@@ -160,6 +161,33 @@ test("the server is killed while messages are sent: each arrives once and in ord
   b.on("message", (m) => void later.push(m.content));
   await eventually("what was missed comes", () => later.includes("while away"));
   await Promise.all([b.close(), l.close()]);
+});
+
+test("a network that goes away without a good-bye: a message notices", { timeout }, async () => {
+  const lisa = await user("lisa");
+  /** @type {Cut[]} */
+  const sockets = [];
+  class Cut extends NodeWebSocket {
+    cut = false;
+    /** @param {string} url @param {string[]} protocols */
+    constructor(url, protocols) {
+      super(url, protocols);
+      sockets.push(this);
+    }
+    /** @param {string} text */
+    send(text) {
+      if (!this.cut) super.send(text);
+    }
+  }
+  const l = lisa.session.connect({ WebSocket: /** @type {any} */ (Cut), answerTimeout: 600, minBackoff: 50 });
+  await l.next("caughtUp");
+  sockets[0].cut = true;
+  const broke = l.next("disconnected");
+  const acc = await l.send(roomOf(lisa.name, "Avi"), "over the second one");
+  assert.ok(acc.seq > 0);
+  assert.match(String((await broke).error), /does not answer/);
+  assert.equal(sockets.length, 2);
+  await l.close();
 });
 
 test("an outcome that is not known is said", { timeout }, async () => {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/tests/chaos/checker"
 	"parley/tests/chaos/load"
 	"parley/tests/kubernetes/lab"
 )
@@ -97,23 +98,29 @@ func autoscale(t *testing.T, s *suite) {
 	stay.Start()
 	s.wait(t, "two gateways for those who stay", 3*time.Minute, is(2))
 	s.say("two gateways")
-	var out *row
+	var late *load.World // come when there are five, and are on all of them
 	in := s.during(t, stay, "sessions grow, the HPA adds gateways", func() {
 		come := load.New(t, s.site, load.Options{Users: 150, Names: s.name("come"), Rate: 15, Seed: s.seed + 1})
 		come.Start()
 		s.wait(t, "five gateways", 4*time.Minute, is(5))
 		wait(20 * time.Second) // else there is nothing to judge where gateways start fast
+		late = load.New(t, s.site, load.Options{Users: 30, Names: s.name("late"), Rate: 15, Seed: s.seed + 2})
+		late.Start()
 		s.say("five gateways; the many leave")
 		h := come.Finish()
 		s.judge(t, h)
 	})
-	out = s.during(t, stay, "the many have left, the HPA takes gateways away", func() {
+	from := late.Since()
+	out := s.during(t, stay, "the many have left, the HPA takes gateways away", func() {
 		s.wait(t, "two gateways again", 6*time.Minute, is(2))
 		s.gone(t, "gateway")
 		s.say("two gateways again")
 	})
+	to := late.Since()
 	s.verdict(t, stay, in, out)
-	if out.seen.Broken == 0 {
+	h := late.Finish()
+	s.judge(t, h)
+	if out.seen.Broken+checker.During(h, from, to).Broken == 0 {
 		t.Error("nobody was on a gateway that was taken away")
 	}
 	// The number of gateways is the autoscaler's until then; while it is there, it takes back what the chart says.
