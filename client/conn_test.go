@@ -139,7 +139,7 @@ func TestSendOutcomeUnknown(t *testing.T) {
 func TestSilentConnectionIsGivenUp(t *testing.T) {
 	f := newFake(t)
 	f.silent = true
-	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 60 * time.Millisecond})
+	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 300 * time.Millisecond})
 	sent := make(chan error, 1)
 	go func() {
 		_, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "x", ID: "m1"})
@@ -163,9 +163,10 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 func TestSlowServerKeepsItsClients(t *testing.T) {
 	f := newFake(t)
 	f.mute = true
-	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 60 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // many times as long
+	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 1500 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	f.set(func() { f.onSecondAlive = cancel })
 	_, err := lisa.SendMessage(ctx, client.Outgoing{Room: room, Content: "x"})
 	var ou *client.OutcomeUnknownError
 	if !errors.As(err, &ou) {
@@ -173,8 +174,8 @@ func TestSlowServerKeepsItsClients(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dials != 1 || !slices.Contains(f.said, wire.EvAlive) {
-		t.Errorf("%d connections; was told %q", f.dials, f.said)
+	if f.dials != 1 {
+		t.Errorf("%d connections", f.dials)
 	}
 }
 

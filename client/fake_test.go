@@ -40,11 +40,14 @@ type fake struct {
 	badResume   bool
 	mute        bool // sends have no outcome
 	silent      bool // nothing but join is answered
+	alives      int
 	pongs       int
 	slow        bool           // history is: live messages overtake, and caught_up does not come
 	confirmed   map[int64]bool // what a plain join is not sent; nil: all that there is
 	heartbeat   int
 	expiresIn   int64
+
+	onSecondAlive func()
 }
 
 type fakeConn struct {
@@ -283,6 +286,9 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 		m.Sender, m.Content = "", ""
 		c.say(wire.EvAccepted, m, fr.ID)
 	case wire.EvAlive:
+		if f.alives++; f.alives == 2 && f.onSecondAlive != nil {
+			f.onSecondAlive()
+		}
 		c.say(wire.EvAck, wire.Ack{Resume: strconv.FormatInt(f.last(), 10)}, fr.ID)
 	case wire.EvRefreshToken:
 		c.say(wire.EvAck, wire.Ack{}, fr.ID)

@@ -404,12 +404,14 @@ func (c *Conn) tend(l *link) {
 	}
 }
 
-// doubt asks a server that has not answered whether it is there, and closes the socket if it has said nothing since. It ends with the
-// socket at the latest.
-func (c *Conn) doubt(l *link, since time.Time) {
-	if l.heard.Load() < since.UnixNano() && !c.lagging.Load() {
-		_ = l.write(withID(wire.Encode(wire.EvAlive, nil, ""), idAlive)) // a failure ends the link
+// doubt asks a server that has not answered whether it is there, and closes the socket if it says nothing. It ends with the socket at the
+// latest.
+func (c *Conn) doubt(l *link) {
+	if c.lagging.Load() {
+		return // what comes is dropped, and another socket follows
 	}
+	asked := time.Now().UnixNano()
+	_ = l.write(withID(wire.Encode(wire.EvAlive, nil, ""), idAlive)) // a failure ends the link
 	t := time.NewTimer(c.o.AnswerTimeout * 2 / 3)
 	defer t.Stop()
 	select {
@@ -417,7 +419,7 @@ func (c *Conn) doubt(l *link, since time.Time) {
 	case <-l.down:
 		return
 	}
-	if l.heard.Load() < since.UnixNano() {
+	if l.heard.Load() < asked {
 		l.mute.Store(true)
 		_ = l.ws.Close() // the reader sees it
 	}

@@ -127,8 +127,7 @@ func (c *Conn) SendMessage(ctx context.Context, m Outgoing) (Accepted, error) {
 // answer waits for what the server says of a message that was written to l; answered is false when l ends before. A server that is
 // silent for long is asked whether it is there: the network may be gone without a good-bye.
 func (c *Conn) answer(ctx context.Context, l *link, s *sending) (o outcome, answered bool, err error) {
-	asked, doubt := time.Now(), c.o.AnswerTimeout/3
-	overdue := time.NewTimer(doubt)
+	overdue := time.NewTicker(c.o.AnswerTimeout / 3)
 	defer overdue.Stop()
 	for {
 		select {
@@ -137,11 +136,9 @@ func (c *Conn) answer(ctx context.Context, l *link, s *sending) (o outcome, answ
 		case <-l.down:
 			return o, false, nil
 		case <-overdue.C:
-			go c.doubt(l, asked)
-			asked = time.Now()
-			overdue.Reset(c.o.AnswerTimeout)
+			go c.doubt(l)
 		case <-ctx.Done():
-			go c.doubt(l, asked) // that the caller's patience has ended does not make the connection a good one
+			go c.doubt(l) // that the caller's patience has ended does not make the connection a good one
 			return o, false, ctx.Err()
 		}
 	}
