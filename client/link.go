@@ -108,6 +108,9 @@ func (c *Conn) connectOnce(ctx context.Context) (*link, error) {
 	} else {
 		d.Proxy = http.ProxyFromEnvironment
 	}
+	if d.NetDialContext == nil {
+		d.NetDialContext = (&net.Dialer{Timeout: connectTimeout}).DialContext
+	}
 	ws, resp, err := d.DialContext(ctx, "ws"+strings.TrimPrefix(c.session.c.base, "http")+"/v1/ws", http.Header{"Authorization": {"Bearer " + tok}})
 	if err != nil {
 		if resp != nil {
