@@ -159,7 +159,7 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 	}
 }
 
-// A server that is slow with a message and says that it is there keeps its clients.
+// A server that is slow with messages and says that it is there keeps its clients. It is asked once for all that wait: frames are limited.
 func TestSlowServerKeepsItsClients(t *testing.T) {
 	f := newFake(t)
 	f.mute = true
@@ -167,15 +167,24 @@ func TestSlowServerKeepsItsClients(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	f.set(func() { f.onSecondAlive = cancel })
-	_, err := lisa.SendMessage(ctx, client.Outgoing{Room: room, Content: "x"})
-	var ou *client.OutcomeUnknownError
-	if !errors.As(err, &ou) {
-		t.Errorf("got %v", err)
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			_, err := lisa.SendMessage(ctx, client.Outgoing{Room: room, Content: "x"})
+			var ou *client.OutcomeUnknownError
+			if !errors.As(err, &ou) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
+	wg.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dials != 1 {
-		t.Errorf("%d connections", f.dials)
+	if f.dials != 1 || len(f.sends) != 100 {
+		t.Errorf("%d connections, %d sends", f.dials, len(f.sends))
+	}
+	if f.alives > 4 {
+		t.Errorf("asked %d times", f.alives)
 	}
 }
 

@@ -53,6 +53,7 @@ var (
 	ErrNotConnected   = errors.New("not connected at the moment")
 	ErrTooManyPending = errors.New("too many messages wait for an outcome")
 	ErrInFlight       = errors.New("a message with this id is being sent already")
-	errNoAnswer       = errors.New("the server does not answer")
 	ErrLagging        = errors.New("events are not read fast enough; what was dropped comes again")
 )
+
+var errNoAnswer = errors.New("the server does not answer")

@@ -32,6 +32,7 @@ type link struct {
 	leave   chan time.Duration
 	planned atomic.Bool  // closed by this side, to connect anew at once
 	heard   atomic.Int64 // when something came last, in ns since 1970
+	probed  atomic.Int64 // when the server was asked last whether it is there
 	mute    atomic.Bool  // closed by this side, for no answer came
 	early   []wire.Frame // came before the answer to join
 }
@@ -63,16 +64,13 @@ func (l *link) read() (wire.Frame, error) {
 	switch {
 	case err == nil:
 		l.heard.Store(time.Now().UnixNano())
+		return wire.DecodeFrame(b)
 	case l.mute.Load():
 		return wire.Frame{}, errNoAnswer
-	}
-	switch {
 	case errors.As(err, &ce):
 		return wire.Frame{}, &CloseError{ce.Code, ce.Text}
-	case err != nil:
-		return wire.Frame{}, fmt.Errorf("read from the server: %w", err)
 	}
-	return wire.DecodeFrame(b)
+	return wire.Frame{}, fmt.Errorf("read from the server: %w", err)
 }
 
 // connect makes a socket and joins. It returns when the server has acknowledged that. A refused token is renewed once.
@@ -407,13 +405,16 @@ func (c *Conn) tend(l *link) {
 	}
 }
 
-// doubt asks a server that has not answered whether it is there, and closes the socket if it says nothing. It ends with the socket at the
-// latest.
-func (c *Conn) doubt(l *link) {
+// probe asks a server that has not answered whether it is there, and closes the socket if it says nothing. However many sends wait, one
+// question serves them all: frames are limited. It ends with the socket at the latest.
+func (c *Conn) probe(l *link) {
 	if c.lagging.Load() {
 		return // what comes is dropped, and another socket follows
 	}
-	asked := time.Now().UnixNano()
+	asked, last := time.Now().UnixNano(), l.probed.Load()
+	if asked-last < int64(c.o.AnswerTimeout/4) || !l.probed.CompareAndSwap(last, asked) {
+		return
+	}
 	_ = l.write(withID(wire.Encode(wire.EvAlive, nil, ""), idAlive)) // a failure ends the link
 	t := time.NewTimer(c.o.AnswerTimeout * 2 / 3)
 	defer t.Stop()

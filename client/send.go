@@ -136,9 +136,9 @@ func (c *Conn) answer(ctx context.Context, l *link, s *sending) (o outcome, answ
 		case <-l.down:
 			return o, false, nil
 		case <-overdue.C:
-			go c.doubt(l)
+			go c.probe(l)
 		case <-ctx.Done():
-			go c.doubt(l) // that the caller's patience has ended does not make the connection a good one
+			go c.probe(l) // that the caller's patience has ended does not make the connection a good one
 			return o, false, ctx.Err()
 		}
 	}

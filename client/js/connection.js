@@ -54,6 +54,7 @@ const ID_REFRESH = "#refresh";
 /** One socket, from its opening to its end. */
 class Link {
   heard = Date.now();
+  asked = 0; // when the server was asked last whether it is there
   planned = false; // closed by this side, to connect anew at once
   joined = false;
   token = "";
@@ -232,11 +233,11 @@ export class Connection {
         const again = retry;
         retry = true; // from here on it may have reached the server
         // The network may be gone without a good-bye; that the caller has lost patience does not make it a good one.
-        const doubt = setInterval(() => this.#ask(link), this.answerTimeout / 3);
+        const probe = setInterval(() => this.#ask(link), this.answerTimeout / 3);
         const got = await orAbort(outcome.promise, signal).catch((e) => {
           this.#ask(link);
           throw e;
-        }).finally(() => clearInterval(doubt));
+        }).finally(() => clearInterval(probe));
         if (got === null) continue;
         if (!(got instanceof ServerError)) return got;
         // A refusal by rate says nothing about an earlier attempt.
@@ -501,9 +502,14 @@ export class Connection {
     }
   }
 
-  /** @param {Link} link */
+  /**
+   * However many messages wait, one question serves them all: frames are limited.
+   * @param {Link} link
+   */
   #ask(link) {
     const asked = Date.now();
+    if (asked - link.asked < this.answerTimeout / 4) return;
+    link.asked = asked;
     link.write("connection_alive", undefined, ID_ALIVE);
     sleep((this.answerTimeout * 2) / 3, link.ended.signal).then(() => {
       if (link.heard < asked) link.fail(new Error("the server does not answer"));
