@@ -23,12 +23,7 @@ func external(t *testing.T, s *suite) {
 		"--set", "gateway.replicas=0,auth.replicas=0,presence.replicas=0,history.replicas=0,networkPolicy.enabled=false")
 	must(t, err)
 	s.say("other stores are there")
-	ann, err := s.guest(s.ctx, s.site.door, s.name("extann"))
-	must(t, err)
-	defer ann.close()
-	bob, err := s.guest(s.ctx, s.site.door, s.name("extbob"))
-	must(t, err)
-	defer bob.close()
+	ann, bob := s.pair(t, "ext")
 	before, err := chat(s.ctx, ann, bob, "before the move")
 	must(t, err)
 

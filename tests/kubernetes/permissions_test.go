@@ -45,12 +45,7 @@ func permissions(t *testing.T, s *suite) {
 	if err == nil {
 		t.Fatal("NATS lets in who has no password")
 	}
-	ann, err := s.guest(s.ctx, s.site.door, s.name("permann"))
-	must(t, err)
-	defer ann.close()
-	bob, err := s.guest(s.ctx, s.site.door, s.name("permbob"))
-	must(t, err)
-	defer bob.close()
+	ann, bob := s.pair(t, "perm")
 
 	tried := 0
 	for _, user := range []string{"presence", "auth"} {

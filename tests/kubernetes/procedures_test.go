@@ -267,13 +267,8 @@ func restore(t *testing.T, s *suite) {
 // disaster: SQL and NATS are both lost, and all there is is a dump that is older than what people have seen. What came after the dump is gone; but
 // no seq may be given a second time, or clients that resume would miss what is new.
 func disaster(t *testing.T, s *suite) {
-	ann, err := s.guest(s.ctx, s.site.door, s.name("disann"))
-	must(t, err)
-	defer ann.close()
-	bob, err := s.guest(s.ctx, s.site.door, s.name("disbob"))
-	must(t, err)
-	defer bob.close()
-	_, err = chat(s.ctx, ann, bob, "before the dump")
+	ann, bob := s.pair(t, "dis")
+	_, err := chat(s.ctx, ann, bob, "before the dump")
 	must(t, err)
 	s.site.WaitCalm(time.Minute)
 	dump := s.dump(t)

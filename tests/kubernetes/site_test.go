@@ -296,6 +296,19 @@ func (s *suite) guest(ctx context.Context, door, name string) (*guest, error) {
 	return &guest{name, sess, conn, hc}, nil
 }
 
+// pair is two guests who stay until the test ends; of is what their names begin with.
+func (s *suite) pair(t testing.TB, of string) (ann, bob *guest) {
+	t.Helper()
+	var two [2]*guest
+	for i, name := range []string{"ann", "bob"} {
+		g, err := s.guest(s.ctx, s.site.door, s.name(of+name))
+		must(t, err)
+		t.Cleanup(g.close)
+		two[i] = g
+	}
+	return two[0], two[1]
+}
+
 func (g *guest) close() {
 	done := make(chan struct{})
 	go func() {
