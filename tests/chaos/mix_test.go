@@ -118,17 +118,25 @@ func mix(t *testing.T, o mixOptions) {
 	load.Judge(t, h)
 }
 
-// storm lets faults happen, some at a time, each at most once at a time and never two of one group.
+// storm lets faults happen, some at a time, each at most once at a time and never two of one group. Which ones is chance, so it goes on until
+// enough has happened to people, three times as long at most.
 func storm(a *arena, o mixOptions) map[string]int {
 	var mu sync.Mutex
 	busy := map[string]bool{}
 	count := map[string]int{}
-	end := time.Now().Add(o.lasts)
+	start, connected := time.Now(), a.w.SoFar(checker.Connected)
+	enough := func() bool {
+		return a.w.SoFar(checker.Connected)-connected >= o.reconnects && a.w.SoFar(checker.Accepted) >= o.accepted
+	}
+	over := func() bool {
+		lasted := time.Since(start)
+		return lasted >= 3*o.lasts || lasted >= o.lasts && enough()
+	}
 	var wg sync.WaitGroup
 	for worker := range o.beside {
 		r := rand.New(rand.NewPCG(o.seed, uint64(worker)+1000))
 		wg.Go(func() {
-			for time.Now().Before(end) && !a.t.Failed() {
+			for !over() && !a.t.Failed() {
 				mu.Lock()
 				var free []fault
 				for _, f := range faults {
