@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +88,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		repairs: make(chan struct{}, maxRepairs), lagged: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	l, err := c.connect(ctx)
+	l, err := c.connect(ctx, welcomeTimeout)
 	if err != nil {
 		c.cancel()
 		return nil, err
@@ -171,6 +172,7 @@ func (c *Conn) Close() error {
 func (c *Conn) run(l *link) {
 	defer c.finish()
 	for attempt := 0; ; attempt++ {
+		opening := openTimeout // a load balancer takes connections for a server that has just gone, and nobody answers
 		joined := time.Now()
 		err := c.serve(l)
 		if time.Since(joined) > c.o.MaxBackoff {
@@ -192,10 +194,14 @@ func (c *Conn) run(l *link) {
 				c.fail(ErrClosed)
 				return
 			}
-			if l, err = c.connect(c.ctx); err == nil {
+			if l, err = c.connect(c.ctx, opening); err == nil {
 				break
 			}
 			l = nil
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				opening = min(2*opening, welcomeTimeout)
+			}
 			attempt++
 		}
 		c.offer(Reconnected{})

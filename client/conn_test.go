@@ -159,6 +159,25 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 	}
 }
 
+// A load balancer takes connections for a server that has just gone: another try is made long before a welcome would be late (10 s).
+func TestDeadAddressIsGivenUp(t *testing.T) {
+	f := newFake(t)
+	lisa := f.dial(client.Options{Session: f.session("lisa"), MinBackoff: time.Millisecond})
+	f.set(func() { f.dead = 1 })
+	f.kick(0)
+	next[client.Disconnected](t, lisa)
+	gone := time.Now()
+	next[client.Reconnected](t, lisa)
+	if took := time.Since(gone); took > 8*time.Second {
+		t.Errorf("reconnected after %v", took)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dials != 3 {
+		t.Errorf("%d connections", f.dials)
+	}
+}
+
 // A server that is slow with messages and says that it is there keeps its clients. It is asked once for all that wait: frames are limited.
 func TestSlowServerKeepsItsClients(t *testing.T) {
 	f := newFake(t)

@@ -40,7 +40,7 @@ const (
 const (
 	writeTimeout   = 10 * time.Second
 	answerTimeout  = 15 * time.Second // a third of it until a server that is silent after a message is asked whether it is there
-	connectTimeout = 4 * time.Second  // three SYNs; an address whose server has just gone may not even refuse
+	openTimeout    = 3 * time.Second  // of a reconnect's first try; twice as long after one that took longer, up to welcomeTimeout
 	welcomeTimeout = 10 * time.Second
 	repairTimeout  = 5 * time.Second
 	checkpoint     = 30 * time.Second // how often a busy connection asks for a fresh resume token

@@ -40,6 +40,7 @@ type fake struct {
 	badResume   bool
 	mute        bool // sends have no outcome
 	silent      bool // nothing but join is answered
+	dead        int  // sockets that are not opened: a load balancer took them, and their server has gone
 	alives      int
 	pongs       int
 	slow        bool           // history is: live messages overtake, and caught_up does not come
@@ -182,7 +183,15 @@ func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	user, hb := f.tokens[bearer(r)], f.heartbeat
 	f.dials++
+	dead := f.dead > 0
+	if dead {
+		f.dead--
+	}
 	f.mu.Unlock()
+	if dead {
+		<-r.Context().Done()
+		return
+	}
 	if user == "" {
 		http.Error(w, "no", 401)
 		return

@@ -73,17 +73,18 @@ func (l *link) read() (wire.Frame, error) {
 	return wire.Frame{}, fmt.Errorf("read from the server: %w", err)
 }
 
-// connect makes a socket and joins. It returns when the server has acknowledged that. A refused token is renewed once.
-func (c *Conn) connect(ctx context.Context) (*link, error) {
+// connect makes a socket, which has to open within a time, and joins. It returns when the server has acknowledged that. A refused token
+// is renewed once.
+func (c *Conn) connect(ctx context.Context, within time.Duration) (*link, error) {
 	tok := c.session.Tokens().AccessToken
-	l, err := c.connectOnce(ctx)
+	l, err := c.connectOnce(ctx, within)
 	if err == nil || !refusedToken(err) || !c.session.renewable() {
 		return l, err
 	}
 	if rerr := c.session.renew(ctx, tok); rerr != nil {
 		return nil, rerr
 	}
-	return c.connectOnce(ctx)
+	return c.connectOnce(ctx, within)
 }
 
 // refusedToken reports that the server does not take the token (any more), which a fresh one may mend.
@@ -95,19 +96,16 @@ func refusedToken(err error) bool {
 	return isCode(err, wire.Unauthenticated)
 }
 
-func (c *Conn) connectOnce(ctx context.Context) (*link, error) {
+func (c *Conn) connectOnce(ctx context.Context, within time.Duration) (*link, error) {
 	tok, err := c.session.Token(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d := websocket.Dialer{HandshakeTimeout: welcomeTimeout, ReadBufferSize: 4096, WriteBufferSize: 1024}
+	d := websocket.Dialer{HandshakeTimeout: within, ReadBufferSize: 4096, WriteBufferSize: 1024}
 	if t, ok := c.session.c.http.Transport.(*http.Transport); ok && t != nil {
 		d.TLSClientConfig, d.Proxy, d.NetDialContext = t.TLSClientConfig, t.Proxy, t.DialContext
 	} else {
 		d.Proxy = http.ProxyFromEnvironment
-	}
-	if d.NetDialContext == nil {
-		d.NetDialContext = (&net.Dialer{Timeout: connectTimeout}).DialContext
 	}
 	ws, resp, err := d.DialContext(ctx, "ws"+strings.TrimPrefix(c.session.c.base, "http")+"/v1/ws", http.Header{"Authorization": {"Bearer " + tok}})
 	if err != nil {

@@ -40,6 +40,7 @@ const MAX_HELD = 256; // messages of a room held back while its gap is filled: t
 const MEND_TRIES = 20; // to fill what another session's confirmation may have hidden, over some minutes: then it is left
 const MAX_REPAIRS = 8; // gaps filled at a time: one more is left to the server, which sends the missing message late
 
+const OPEN_TIMEOUT = 3_000; // of a first try; twice as long after one that took longer, up to WELCOME_TIMEOUT
 const WELCOME_TIMEOUT = 10_000;
 const ANSWER_TIMEOUT = 15_000; // of a message, on a connection that says nothing at all
 const REPAIR_TIMEOUT = 5_000;
@@ -109,6 +110,7 @@ export class Connection {
   #watch = null;
   #stop = new AbortController();
   #wake = new AbortController(); // ends the wait before the next try
+  #patience = OPEN_TIMEOUT; // with the next socket
   #repairs = 0;
   /** @type {Record<string, number> | undefined} what had been seen when the last resume token came; undefined before the first */
   #since;
@@ -409,6 +411,12 @@ export class Connection {
     const ws = new WS(this.session.api.base.replace(/^http/, "ws") + "/v1/ws", ["parley.v1", "bearer." + token]);
     const link = new Link(ws);
     link.token = token;
+    // A load balancer takes connections for a server that has just gone, and nobody answers.
+    const slow = setTimeout(() => {
+      this.#patience = Math.min(this.#patience * 2, WELCOME_TIMEOUT);
+      link.fail(new Error("the server does not answer"));
+    }, this.#patience);
+    ws.onopen = () => clearTimeout(slow);
     /** @type {Deferred<void>} */
     const joined = new Deferred();
     ws.onmessage = (e) => {
@@ -427,7 +435,10 @@ export class Connection {
     } catch (e) {
       link.fail(e);
       throw e;
+    } finally {
+      clearTimeout(slow);
     }
+    this.#patience = OPEN_TIMEOUT;
     return link;
   }
 

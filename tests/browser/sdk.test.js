@@ -1,6 +1,8 @@
 // @ts-check
 // The SDK against a real server: one process, killed and started again on the way.
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import net from "node:net";
 import { test } from "node:test";
 import NodeWebSocket from "../../client/js/node-websocket.js";
 import { CloseError, OutcomeUnknownError, Parley, ServerError, peerOf, roomOf } from "../../client/js/index.js";
@@ -188,6 +190,27 @@ test("a network that goes away without a good-bye: a message notices", { timeout
   assert.match(String((await broke).error), /does not answer/);
   assert.equal(sockets.length, 2);
   await l.close();
+});
+
+test("an address whose server has gone: another try is made soon", { timeout }, async () => {
+  const lisa = await user("lisa");
+  const deaf = net.createServer().listen(0, "127.0.0.1"); // takes connections, as a load balancer does, and says nothing
+  await once(deaf, "listening");
+  const { port } = /** @type {net.AddressInfo} */ (deaf.address());
+  let tries = 0;
+  class Once extends NodeWebSocket {
+    /** @param {string} url @param {string[]} protocols */
+    constructor(url, protocols) {
+      super(++tries === 1 ? `ws://127.0.0.1:${port}/v1/ws` : url, protocols);
+    }
+  }
+  const began = Date.now();
+  const l = lisa.session.connect({ WebSocket: /** @type {any} */ (Once), minBackoff: 1 });
+  await l.next("caughtUp");
+  assert.equal(tries, 2);
+  assert.ok(Date.now() - began < 10_000, "long before a server's welcome would be late");
+  await l.close();
+  deaf.close();
 });
 
 test("an outcome that is not known is said", { timeout }, async () => {

@@ -256,8 +256,11 @@ func (l *plainLine) bye() {
 
 func (l *plainLine) drop() { _ = l.ws.Close() }
 
+// openTimeout of a socket, as the SDKs have it: an address whose server has just gone may take the connection and say nothing.
+const openTimeout = 3 * time.Second
+
 func (d *device) dialPlain(base string) (*websocket.Conn, error) {
-	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
+	dialer := websocket.Dialer{HandshakeTimeout: openTimeout}
 	h := http.Header{"Authorization": {"Bearer " + d.w.c.Token(d.p.name, d.p.name+"-"+d.name, "native")}}
 	ws, resp, err := dialer.DialContext(d.w.ctx, "ws"+strings.TrimPrefix(base, "http")+"/v1/ws", h)
 	if resp != nil && err != nil {

@@ -114,7 +114,7 @@ func (d *device) oldOnce() error {
 	d.p.wanted++
 	login := fmt.Sprintf("%s-%s-%d", d.p.name, d.name, d.p.wanted)
 	d.p.mu.Unlock()
-	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
+	dialer := websocket.Dialer{HandshakeTimeout: openTimeout}
 	ws, resp, err := dialer.DialContext(d.w.ctx, "ws"+strings.TrimPrefix(d.entry(), "http")+"/socket.io/?EIO=4&transport=websocket", nil)
 	if err != nil {
 		if resp != nil {
