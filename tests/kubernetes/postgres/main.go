@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -43,8 +44,28 @@ func run(args []string) error {
 	} else if err != nil {
 		return err
 	}
-	all := append([]string{bin, "-D", data, "-c", "listen_addresses=*", "-c", "unix_socket_directories=" + socketDir()}, args...)
-	return fmt.Errorf("start %s: %w", bin, syscall.Exec(bin, all, os.Environ()))
+	return serve(append([]string{"-D", data, "-c", "listen_addresses=*", "-c", "unix_socket_directories=" + socketDir()}, args...))
+}
+
+// serve runs PostgreSQL and has it stop as the usual image does, whose STOPSIGNAL is SIGINT: at once, with its clients' transactions rolled
+// back. SIGTERM would have it wait for the clients, which never leave, and be killed when its grace period is over.
+func serve(args []string) error {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	cmd := exec.Command(bin, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", bin, err)
+	}
+	go func() {
+		for range stop {
+			_ = cmd.Process.Signal(syscall.SIGINT) // it may have ended already
+		}
+	}()
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%s ended: %w", bin, err)
+	}
+	return nil
 }
 
 // socketDir is where a socket can be written, if anywhere: the root is read-only.
