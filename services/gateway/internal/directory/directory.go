@@ -64,6 +64,7 @@ const (
 	maxEvents = 4096 // that wait; when there are more everything is read again
 	maxCalls  = 16   // relations that are asked for at a time
 	maxAsked  = 64   // names that are asked for at a time
+	maxTries  = 3    // of one question, while auth answers others
 	// maxReleased is how many users are remembered who left: should auth be away when they come back, this is what is known.
 	maxReleased = 8192
 )
@@ -83,6 +84,7 @@ type Directory struct {
 	version  atomic.Int64 // of all relations, as the last look said
 	small    atomic.Pointer[list]
 	awayTill atomic.Int64 // Unix ns
+	answered atomic.Int64 // when auth answered last, Unix ns
 
 	names *lru.Cache[string, name]
 	calls singleflight.Group
@@ -318,11 +320,28 @@ func (d *Directory) apply(e api.DirectoryEvent) {
 // available reports whether asking auth has a chance: after a failure nobody waits for it for a moment.
 func (d *Directory) available() bool { return time.Now().UnixNano() >= d.awayTill.Load() }
 
-// asked takes note of how a question to auth ended. Answers, also bad ones, come from an auth that is there.
+// asked takes note of how a question to auth ended. Answers, also bad ones, come from an auth that is there. While there are some, a failure is
+// that of one replica among others, one without SQL or one that was stopping, and says nothing about the next question.
 func (d *Directory) asked(err error) {
-	if err != nil && isUnavailable(err) {
-		d.awayTill.Store(time.Now().Add(d.times.away).UnixNano())
+	now := time.Now()
+	if err == nil || !isUnavailable(err) {
+		d.answered.Store(now.UnixNano())
+		d.awayTill.Store(0)
+	} else if now.UnixNano()-d.answered.Load() > int64(d.times.away) {
+		d.awayTill.Store(now.Add(d.times.away).UnixNano())
 	}
+}
+
+// question asks auth, again when it fails while others are answered: another replica may be well.
+func question[T any](d *Directory, ask func() (T, error)) (answer T, err error) {
+	for range maxTries {
+		answer, err = ask()
+		d.asked(err)
+		if err == nil || !isUnavailable(err) || !d.available() {
+			break
+		}
+	}
+	return answer, err
 }
 
 func isUnavailable(err error) bool {

@@ -30,6 +30,7 @@ type fakeAuth struct {
 	users     []string
 	relations map[string]api.Relations
 	away      bool
+	broken    bool          // every second question comes to a replica without SQL
 	hang      chan struct{} // while not nil, calls wait for it to be closed
 
 	resolves, loads, looks atomic.Int64
@@ -56,12 +57,15 @@ func (a *fakeAuth) begin(ctx context.Context) error {
 }
 
 func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error) {
-	a.resolves.Add(1)
+	n := a.resolves.Add(1)
 	if err := a.begin(ctx); err != nil {
 		return api.ResolveResponse{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.broken && n%2 == 1 {
+		return api.ResolveResponse{}, api.ErrUnavailable
+	}
 	out := make([]string, len(req.Names))
 	for i, n := range req.Names {
 		for _, u := range a.users {
@@ -74,12 +78,15 @@ func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api
 }
 
 func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error) {
-	a.loads.Add(1)
+	n := a.loads.Add(1)
 	if err := a.begin(ctx); err != nil {
 		return api.Relations{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.broken && n%2 == 1 {
+		return api.Relations{}, api.ErrUnavailable
+	}
 	if !slices.Contains(a.users, req.Username) {
 		return api.Relations{}, wire.E(wire.UnknownUser, "no")
 	}
@@ -271,6 +278,29 @@ func TestOldNamesAreGoodWhileAuthIsAway(t *testing.T) {
 	r.code(wire.Unavailable, got, err)
 	close(hang)
 	testx.Eventually(t, "auth is asked again", 5*time.Second, func() bool { n, _ := r.Resolve(t.Context(), "lisa"); return n == "Lisa" })
+}
+
+// One replica of two that has no SQL answers half of the questions with unavailable; names are asked of the other one then.
+func TestOneReplicaIsBroken(t *testing.T) {
+	a := &fakeAuth{mode: api.Everyone, limit: 1, broken: true, relations: map[string]api.Relations{"User0": {Blocked: []string{"User1"}}}}
+	for i := range 50 {
+		a.users = append(a.users, fmt.Sprint("User", i))
+	}
+	r := started(t, a, func(ti *times) { ti.away = time.Minute })
+	r.answered.Store(time.Now().UnixNano())
+	for _, u := range a.users {
+		r.resolves(u, u)
+	}
+	r.Acquire("User0")
+	r.mayNot("User0", "User1", wire.Forbidden) // at once, although the first answer did not say so
+	a.set(func() { a.away = true })
+	r.answered.Store(time.Now().Add(-2 * time.Minute).UnixNano())
+	r.unresolved("User50", wire.Unavailable)
+	asked := a.resolves.Load()
+	r.unresolved("User51", wire.Unavailable)
+	if n := a.resolves.Load() - asked; n != 0 {
+		t.Errorf("an auth that is away was asked %d times more", n)
+	}
 }
 
 func TestManyAskOnce(t *testing.T) {

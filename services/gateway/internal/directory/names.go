@@ -96,8 +96,9 @@ func (d *Directory) askAuth(clean string) (registered string, err error) {
 	case <-ctx.Done():
 		return "", api.ErrUnavailable
 	}
-	r, err := d.client.AuthResolve(ctx, api.ResolveRequest{Names: []string{clean}})
-	d.asked(err)
+	r, err := question(d, func() (api.ResolveResponse, error) {
+		return d.client.AuthResolve(ctx, api.ResolveRequest{Names: []string{clean}})
+	})
 	if err == nil && len(r.Usernames) != 1 {
 		err = errors.New("auth answered another question")
 	}

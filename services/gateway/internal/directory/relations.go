@@ -257,9 +257,10 @@ func (d *Directory) fetch(e *entry) {
 	var r api.Relations
 	if d.available() {
 		ctx, cancel := context.WithTimeout(d.base, d.times.call)
-		r, err = d.client.AuthRelations(ctx, api.RelationsRequest{Username: e.user})
+		r, err = question(d, func() (api.Relations, error) {
+			return d.client.AuthRelations(ctx, api.RelationsRequest{Username: e.user})
+		})
 		cancel()
-		d.asked(err)
 	}
 	var we *wire.Error
 	switch {
