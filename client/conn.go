@@ -59,9 +59,14 @@ type Conn struct {
 	joined  bool             // at least once
 	caught  bool             // a resume token came at least once
 	holes   bool             // ask for what lies between seen messages when caught up
-	moved   bool             // there were messages after resume
-	closing bool
-	err     error
+	moved   bool             // there were messages after the last resume token
+	// fillings are the gaps that are being filled; next is a token that came meanwhile. After a message was dropped none counts until the
+	// connection is made anew.
+	fillings map[*repair]struct{}
+	next     *checkpointed
+	dropped  bool
+	closing  bool
+	err      error
 }
 
 // Dial connects and joins. It tries once, so that a wrong address shows at once; ctx bounds that only. From then on the connection
@@ -85,7 +90,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	c := &Conn{
 		o: o, session: o.Session, resume: o.Resume, ledger: newLedger(), pending: map[string]*sending{}, left: map[string]*sending{},
 		events: make(chan Event, o.Buffer), done: make(chan struct{}), up: make(chan struct{}), sending: newGate(),
-		repairs: make(chan struct{}, maxRepairs), lagged: make(chan struct{}, 1),
+		fillings: map[*repair]struct{}{}, repairs: make(chan struct{}, maxRepairs), lagged: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	l, err := c.connect(ctx, welcomeTimeout)
@@ -262,6 +267,7 @@ func (c *Conn) attach(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lagging.Store(false)
+	c.dropped, c.next = false, nil
 	c.link, c.joined = l, true
 	close(c.up)
 }

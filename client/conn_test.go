@@ -383,6 +383,42 @@ func TestGapWithoutHistory(t *testing.T) {
 	}
 }
 
+// A resume token comes while messages before it wait for a gap to be filled. Who goes on from it must not miss them: it counts, and is told,
+// after them.
+func TestTokenWaitsForHeldMessages(t *testing.T) {
+	f := newFake(t)
+	lisa := f.dial(client.Options{Session: f.session("lisa"), Resume: "0"})
+	next[client.CaughtUp](t, lisa)
+	f.post("a")
+	wantIDs(t, lisa, "a")
+	hold := make(chan struct{})
+	f.set(func() { f.hide[20], f.holdPages = true, hold })
+	f.post("b") // does not come
+	f.post("c") // shows that
+	f.announce(wire.EvCaughtUp, wire.CaughtUp{Resume: "30"})
+	f.announce(wire.EvTyping, wire.Marker{Room: room, Username: "avi"})
+	next[client.Typing](t, lisa)
+	if r := lisa.Resume(); r == "30" {
+		t.Error("the token counts already")
+	}
+	close(hold)
+	var ids []string
+	for ev := range lisa.Events() {
+		switch ev := ev.(type) {
+		case client.Message:
+			ids = append(ids, ev.ID)
+			continue
+		case client.CaughtUp:
+			if !slices.Equal(ids, []string{"b", "c"}) || ev.Resume != "30" || lisa.Resume() != "30" {
+				t.Errorf("after %v came %+v, and one goes on from %q", ids, ev, lisa.Resume())
+			}
+		default:
+			continue
+		}
+		break
+	}
+}
+
 // A bot that answers in its event loop must not lock itself out, however many messages come at once.
 func TestEchoWithFullQueue(t *testing.T) {
 	f := newFake(t)

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -53,6 +54,7 @@ func (c *Conn) incoming(m wire.Message, own bool) {
 		case c.repairs <- struct{}{}:
 			ctx, cancel := context.WithTimeout(c.ctx, repairTimeout)
 			r.repair = &repair{after: after, held: []held{{m, own}}, cancel: cancel, done: make(chan struct{})}
+			c.fillings[r.repair] = struct{}{}
 			c.wg.Add(1)
 			go c.fill(ctx, r, r.repair, m.Seq)
 			c.mu.Unlock()
@@ -68,12 +70,67 @@ func (c *Conn) incoming(m wire.Message, own bool) {
 	}
 }
 
-// deliver hands a marked message over.
+// deliver hands a marked message over. One that is dropped comes again: no resume token that was made after it counts.
 func (c *Conn) deliver(r *roomState, m wire.Message) {
 	if !c.emit(Message{m}) {
 		c.mu.Lock()
 		r.unmark(&m)
+		c.dropped, c.next = true, nil
 		c.mu.Unlock()
+	}
+}
+
+// checkpointed is a resume token that waits until the messages before it that are held back have been handed over.
+type checkpointed struct {
+	wire.CaughtUp
+	caughtUp bool // it came as the end of a catch-up, which is an event
+	waits    map[*repair]struct{}
+}
+
+// take makes a resume token the one to go on from, now or when no gap is being filled any more that was when it came.
+func (c *Conn) take(cu wire.CaughtUp, caughtUp bool) {
+	c.mu.Lock()
+	switch {
+	case c.dropped:
+		c.mu.Unlock()
+		return
+	case len(c.fillings) > 0:
+		c.moved = false
+		if c.next == nil || caughtUp {
+			c.next = &checkpointed{cu, caughtUp, maps.Clone(c.fillings)}
+		}
+		c.mu.Unlock()
+		return
+	}
+	c.moved = false
+	holes := c.setResume(cu.Resume)
+	c.mu.Unlock()
+	c.resumable(cu, caughtUp, holes)
+}
+
+// filled notes that rep has ended, and gives the token that waited for nothing else; c.mu is held.
+func (c *Conn) filled(rep *repair) *checkpointed {
+	delete(c.fillings, rep)
+	if c.next == nil {
+		return nil
+	}
+	delete(c.next.waits, rep)
+	if len(c.next.waits) > 0 {
+		return nil
+	}
+	p := c.next
+	c.next = nil
+	return p
+}
+
+// resumable goes on after a resume token was taken.
+func (c *Conn) resumable(cu wire.CaughtUp, caughtUp, holes bool) {
+	if holes {
+		c.wg.Add(1)
+		go c.fillHoles()
+	}
+	if caughtUp {
+		c.emit(CaughtUp(cu))
 	}
 }
 
@@ -96,7 +153,14 @@ func (c *Conn) fill(ctx context.Context, r *roomState, rep *repair, upto int64) 
 		rep.held, found = nil, nil
 		if len(batch) == 0 {
 			r.repair = nil
+			p, holes := c.filled(rep), false
+			if p != nil {
+				holes = c.setResume(p.Resume)
+			}
 			c.mu.Unlock()
+			if p != nil {
+				c.resumable(p.CaughtUp, p.caughtUp, holes)
+			}
 			return
 		}
 		slices.SortStableFunc(batch, func(a, b held) int { return int(a.Seq - b.Seq) })
@@ -150,6 +214,7 @@ func (c *Conn) startFill(h seenRange) bool {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, repairTimeout)
 	r.repair = &repair{after: h.after, cancel: cancel, done: make(chan struct{})}
+	c.fillings[r.repair] = struct{}{}
 	c.wg.Add(1)
 	go c.fill(ctx, r, r.repair, h.youngest)
 	c.mu.Unlock()

@@ -34,8 +34,9 @@ type fake struct {
 
 	hide        map[int64]bool // seqs that are not delivered live
 	pagesDown   bool
-	tooFast     int // pages that are refused for their rate
-	eatAccepted int // acceptances that are lost together with the socket
+	holdPages   chan struct{} // until it is closed
+	tooFast     int           // pages that are refused for their rate
+	eatAccepted int           // acceptances that are lost together with the socket
 	sayNo       []*wire.Error
 	badResume   bool
 	mute        bool // sends have no outcome
@@ -138,6 +139,11 @@ func (f *fake) refresh(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) page(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
+	if hold := f.holdPages; hold != nil {
+		f.mu.Unlock()
+		<-hold
+		f.mu.Lock()
+	}
 	defer f.mu.Unlock()
 	switch {
 	case f.tokens[bearer(r)] == "":

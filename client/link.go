@@ -309,13 +309,7 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 	case wire.EvCaughtUp, wire.EvAck:
 		var cu wire.CaughtUp
 		if wire.DecodeData(f, &cu) == nil && cu.Resume != "" {
-			if c.setResume(cu.Resume) {
-				c.wg.Add(1)
-				go c.fillHoles()
-			}
-			if f.Event == wire.EvCaughtUp {
-				c.emit(CaughtUp(cu))
-			}
+			c.take(cu, f.Event == wire.EvCaughtUp)
 		}
 	}
 }
@@ -343,12 +337,10 @@ func (c *Conn) setMoved() {
 	c.moved = true
 }
 
-// setResume reports whether there may be holes between what was seen before.
+// setResume reports whether there may be holes between what was seen before; c.mu is held.
 func (c *Conn) setResume(token string) (holes bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	holes = c.holes
-	c.resume, c.since, c.caught, c.moved, c.holes = token, c.ledger.since(), true, false, false
+	c.resume, c.since, c.caught, c.holes = token, c.ledger.since(), true, false
 	return holes
 }
 

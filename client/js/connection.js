@@ -112,6 +112,8 @@ export class Connection {
   #wake = new AbortController(); // ends the wait before the next try
   #patience = OPEN_TIMEOUT; // with the next socket
   #repairs = 0;
+  /** @type {Map<{held: {m: Message, own: boolean}[]}, Promise<boolean>>} */
+  #fills = new Map();
   /** @type {Record<string, number> | undefined} what had been seen when the last resume token came; undefined before the first */
   #since;
   #mending = false;
@@ -549,12 +551,11 @@ export class Connection {
         return;
       }
       case "ack":
-        if (f.re === ID_ALIVE) this.#reached(d.resume);
+        if (f.re === ID_ALIVE) this.#reached(link, d.resume);
         else if (f.re?.startsWith(ID_READ)) void this.#readAnswered(f.re, null);
         return;
       case "caught_up":
-        this.#reached(d.resume);
-        return this.#emit("caughtUp", d);
+        return this.#reached(link, d.resume, () => this.#emit("caughtUp", d));
       case "presence":
         return this.#emit("presence", { ...d, online: d.online ?? [], offline: d.offline ?? [] });
       case "typing":
@@ -574,11 +575,23 @@ export class Connection {
     }
   }
 
-  /** @param {string} [resume] a token: all before it has come */
-  #reached(resume) {
-    if (!resume) return;
-    this.resume = resume;
-    this.#since = this.#ledger.since();
+  /**
+   * Takes a resume token as the one to go on from, when all before it has been handed over: some messages may wait for a gap to be filled.
+   * @param {Link} link
+   * @param {string} [resume]
+   * @param {() => void} [then]
+   */
+  #reached(link, resume, then) {
+    const take = () => {
+      if (resume) {
+        this.resume = resume;
+        this.#since = this.#ledger.since();
+      }
+      then?.();
+    };
+    const waits = [...this.#fills].filter(([repair]) => repair.held.length).map(([, filling]) => filling);
+    if (!waits.length) return take();
+    void Promise.allSettled(waits).then(() => this.#link === link && take()); // another socket has a token of its own
   }
 
   /**
@@ -653,8 +666,20 @@ export class Connection {
    * @param {number} upto
    * @param {{m: Message, own: boolean}[]} held
    */
-  async #fill(r, after, upto, held) {
+  #fill(r, after, upto, held) {
     const repair = (r.repair = { held, stop: new AbortController() });
+    const filling = this.#refill(r, after, upto, repair).finally(() => this.#fills.delete(repair));
+    this.#fills.set(repair, filling);
+    return filling;
+  }
+
+  /**
+   * @param {import("./ledger.js").RoomState} r
+   * @param {number} after
+   * @param {number} upto
+   * @param {{held: {m: Message, own: boolean}[], stop: AbortController}} repair
+   */
+  async #refill(r, after, upto, repair) {
     this.#repairs++;
     const signal = AbortSignal.any([repair.stop.signal, within(REPAIR_TIMEOUT, this.#stop.signal)]);
     /** @type {Message[]} */
@@ -662,7 +687,7 @@ export class Connection {
     const whole = await this.#between(r.name, after, upto, found, signal).catch(() => false); // what was found counts
     this.#repairs--;
     r.repair = null;
-    const batch = [...held, ...found.map((m) => ({ m, own: false }))].sort((a, b) => a.m.seq - b.m.seq);
+    const batch = [...repair.held, ...found.map((m) => ({ m, own: false }))].sort((a, b) => a.m.seq - b.m.seq);
     for (const { m, own } of batch) {
       if (whole && m.seq > upto) this.#incoming(m, own); // came meanwhile: there may be a gap before it, too
       else if (r.seen(m)) r.mark(m);
