@@ -591,7 +591,10 @@ export class Connection {
     };
     const waits = [...this.#fills].filter(([repair]) => repair.held.length).map(([, filling]) => filling);
     if (!waits.length) return take();
-    void Promise.allSettled(waits).then(() => this.#link === link && take()); // another socket has a token of its own
+    void Promise.allSettled(waits).then(() => {
+      // What was held may be held again, for the next gap. Another socket has a token of its own.
+      if (this.#link === link) this.#reached(link, resume, then);
+    });
   }
 
   /**
