@@ -59,8 +59,9 @@ const metaPartitions = "parley.partitions"
 const apiTime = 5 * time.Second
 
 // EnsureStreams makes the streams that are missing and brings the others up to date; it deletes nothing. A new stream
-// begins at firstSeq(p), which is to be above every seq ever given, at least 1. What may pass (a cluster that is electing its leader) is tried again
-// until ctx ends. ErrPartitions is final.
+// begins at firstSeq(p), which is to be above every seq ever given, at least 1. What may pass is tried again until ctx ends: a cluster that is electing
+// its leader, or an account's last stream that was deleted a moment ago (nats-server removes the account's empty folder beside the next request, which
+// then fails with "error creating store for stream", 10049). ErrPartitions is final.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg StreamConfig, firstSeq func(p int) uint64) error {
 	wait := 100 * time.Millisecond
 	for {

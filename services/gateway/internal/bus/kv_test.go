@@ -173,10 +173,12 @@ func TestWatchKVNoticesWhatNobodyTells(t *testing.T) {
 	if err := js.DeleteKeyValue(ctx, "b"); err != nil {
 		t.Fatal(err)
 	}
-	kv, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	// Not at the first try: the server removes the folder of an account's last stream while a new one may be made in it.
+	testx.Eventually(t, "the bucket is made anew", 10*time.Second, func() bool {
+		var err error
+		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b"})
+		return err == nil
+	})
 	put(t, kv, "z", "9")
 	testx.Eventually(t, "the new bucket is known", 40*time.Second, func() bool { return m.equal(map[string]string{"z": "9"}) })
 	if b.nc.Stats().Reconnects != 0 {
