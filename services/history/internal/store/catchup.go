@@ -8,6 +8,7 @@ import (
 
 	"parley/pkg/api"
 	"parley/pkg/room"
+	"parley/pkg/sqldb"
 )
 
 // scanLimit is the most conversations with news that one answer looks at; items beyond it are continued.
@@ -96,7 +97,7 @@ type vector struct {
 }
 
 // missedRooms finds the conversations with messages above each item's starting point, in the order in which they are answered.
-func (s *Store) missedRooms(ctx context.Context, tx *sql.Tx, items []api.CatchUpItem, todo []*progress) error {
+func (s *Store) missedRooms(ctx context.Context, tx querier, items []api.CatchUpItem, todo []*progress) error {
 	var whole, rooms []ask
 	var vectors []vector
 	named := make([]map[room.Room]bool, len(items))
@@ -199,29 +200,37 @@ func (s *Store) missedQuery(whole, rooms []ask, vectors []vector) (query string,
 		vec = " LEFT JOIN " + s.list(arg(vectors), "w", "vi_n", "vp_n", "vs_n") + " ON l.v_n = 1 AND w.vi_n = l.i_n AND w.vp_n = c.p"
 		start = "COALESCE(w.vs_n, 0)"
 	}
-	rule := "WHEN l.v_n = 1 THEN " + start + " ELSE COALESCE(k.delivered, 0) END"
-	arm := func(kind int, list, join, peer, start string) {
+	arm := func(kind int, list, join, peer, rule string) {
 		if query != "" {
 			query += " UNION ALL "
 		}
-		// The room at which an answer was cut goes on there, also when a session has confirmed more meanwhile.
-		start = "CASE WHEN c.a = l.ca AND c.b = l.cb THEN l.cq_n " + start
-		query += "SELECT l.i_n, c.a, c.b, c.p, c.last_seq, " + start + " AS start, " + strconv.Itoa(kind) + " AS named FROM " + list +
-			" JOIN history_conversations c ON " + join + " AND (c.a, c.b) >= (l.ca, l.cb)" +
-			" LEFT JOIN history_cursors k ON l.v_n = 0 AND k.username = l.u AND k.device = l.d AND k.peer = " + peer +
-			vec + " WHERE c.last_seq > " + start
+		// The room at which an answer was cut goes on there, also when a session has confirmed more meanwhile. The cursor is a subquery, so that
+		// it is looked up by its key, and only where the rule comes to it.
+		query += "SELECT l.i_n, c.a, c.b, c.p, c.last_seq, CASE WHEN c.a = l.ca AND c.b = l.cb THEN l.cq_n " + rule +
+			" WHEN l.v_n = 1 THEN " + start + " ELSE COALESCE((SELECT k.delivered FROM history_cursors k WHERE k.username = l.u AND k.device = l.d AND k.peer = " +
+			peer + "), 0) END AS start, " + strconv.Itoa(kind) + " AS named FROM " + s.lookUp(list, join+" AND (c.a, c.b) >= (l.ca, l.cb)") + vec
 	}
 	if len(whole) > 0 {
 		list := s.list(arg(whole), "l", "i_n", "u", "d", "v_n", "ca", "cb", "cq_n")
-		arm(0, list, "c.a = l.u", "c.b", rule)
-		arm(0, list, "c.b = l.u", "c.a", rule)
+		arm(0, list, "c.a = l.u", "c.b", "")
+		arm(0, list, "c.b = l.u", "c.a", "")
 	}
 	if len(rooms) > 0 {
 		list := s.list(arg(rooms), "l", "i_n", "u", "d", "v_n", "ca", "cb", "cq_n", "peer", "a", "b", "s_n")
-		arm(1, list, "c.a = l.a AND c.b = l.b", "l.peer", "WHEN l.s_n >= 0 THEN l.s_n "+rule)
+		arm(1, list, "c.a = l.a AND c.b = l.b", "l.peer", "WHEN l.s_n >= 0 THEN l.s_n")
 	}
 	if query != "" {
-		query = "SELECT * FROM (" + query + ") n ORDER BY 1, 2, 3 LIMIT $" + strconv.Itoa(len(args)+1)
+		query = "SELECT * FROM (" + query + ") n WHERE last_seq > start ORDER BY 1, 2, 3 LIMIT $" + strconv.Itoa(len(args)+1)
 	}
 	return query, args
+}
+
+// lookUp joins a list with the conversations c that on names, line by line through an index. PostgreSQL takes any JSON for a hundred lines,
+// and in a large table it would rather read all of it, with two more processes, for each question. OFFSET 0 keeps it from
+// turning the inner query into a join of its own choice, CROSS keeps SQLite from changing the order.
+func (s *Store) lookUp(list, on string) string {
+	if s.db.Dialect == sqldb.Postgres {
+		return list + " CROSS JOIN LATERAL (SELECT * FROM history_conversations c WHERE " + on + " OFFSET 0) c"
+	}
+	return list + " CROSS JOIN history_conversations c ON " + on
 }
