@@ -314,7 +314,7 @@ type Conversation struct {
 	PeerDeliveredSeq int64          `json:"peer_delivered_seq"`
 }
 
-// ConversationsPage is one page; Next is "" on the last one.
+// ConversationsPage is one page; Next is "" on the last one. What moves while pages are read comes, again, after the others.
 type ConversationsPage struct {
 	Conversations []Conversation `json:"conversations"`
 	Next          string         `json:"next,omitempty"`
