@@ -121,6 +121,8 @@ type ContactsRequest struct {
 	Prefix   string `json:"prefix,omitempty"`
 	After    string `json:"after,omitempty"` // Next of the page before
 	Limit    int    `json:"limit,omitempty"` // default 100, at most 1,000
+	// Among, unless empty: only those of these names, at most 1,000, as they are registered. An auth of before answers as if there were none.
+	Among []string `json:"among,omitempty"`
 }
 
 // ContactsPage is one page; Next is "" on the last one.

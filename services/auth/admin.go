@@ -20,7 +20,6 @@ var demoUsers = []struct {
 	{"Era", "Come on", false},
 	{"Tsahi", "Virtual Environment", false},
 	{"Admin", "AdminPassword", true},
-	{"ChatGPT", "", false},
 	{"Leonid", "", false},
 }
 

@@ -56,7 +56,12 @@ func TestContactsOfEverybody(t *testing.T) {
 		ask[api.Empty](r, api.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "lisa"})
 		same(t, r.pages("Avi", "l", 10), "lisa")
 
-		for _, q := range []api.ContactsRequest{{Prefix: "a\x00"}, {After: "\x00"}, {Limit: -1}, {Prefix: strings.Repeat("x", 5000)}} {
+		among := func(names ...string) api.ContactsRequest { return api.ContactsRequest{Username: "Avi", Among: names} }
+		same(t, ask[api.ContactsPage](r, api.AuthContacts, among("Zoe", "nobody", "Éva", "Avi", "a.b", "Zoe", "x_")).Usernames, "a.b", "Zoe", "Éva")
+		same(t, ask[api.ContactsPage](r, api.AuthContacts, among("nobody")).Usernames)
+		r.refused(wire.TooLarge, api.AuthContacts, among(make([]string, 1001)...))
+
+		for _, q := range []api.ContactsRequest{{Prefix: "a\x00"}, {After: "\x00"}, {Limit: -1}, {Prefix: strings.Repeat("x", 5000)}, {Among: []string{"lisa", "\x00"}}} {
 			q.Username = "Avi"
 			r.refused(wire.InvalidArgument, api.AuthContacts, q)
 		}

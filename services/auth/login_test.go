@@ -303,7 +303,7 @@ func TestDemoUsers(t *testing.T) {
 			}
 		}
 		d := ask[api.DirectoryResponse](r, api.AuthDirectory, api.Empty{})
-		if got := strings.Join(d.Usernames, " "); got != "Admin Avi ChatGPT Era Leonid Lisa Tsahi" {
+		if got := strings.Join(d.Usernames, " "); got != "Admin Avi Era Leonid Lisa Tsahi" {
 			t.Fatalf("users: %s", got)
 		}
 		lisa := ask[api.Tokens](r, api.AuthLogin, api.Credentials{Username: "Lisa", Password: "TestMe"})

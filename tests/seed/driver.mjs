@@ -16,8 +16,8 @@ function listen(client, as) {
 }
 
 const actions = {
-  async http({ id, method, path, headers, body }) {
-    const options = { method, headers: { ...headers } };
+  async http({ id, method, path, headers, body, raw }) {
+    const options = { method, headers: { ...headers }, body: raw };
     if (body !== undefined) {
       options.body = JSON.stringify(body);
       options.headers["Content-Type"] = "application/json";

@@ -10,8 +10,8 @@ One JSON command a line comes in, one JSON line goes out for everything that hap
   {"id", "do": "transport", "as"}                            ->  {"id", "text"}
   {"id", "do": "disconnect", "as"}                           ->  {"id"}
 
-"as" names one client of this process. What it gets is told as {"as", "name", "args"} by the event handlers, and before that as
-{"as", "packet"}: what the server sent, in the order in which it came. The handlers of python-socketio run in a thread each, so
+A "raw" in place of "body" is sent as it stands, with no media type but that of "headers". "as" names one client of this process.
+What it gets is told as {"as", "name", "args"} by the event handlers, and before that as {"as", "packet"}: what the server sent, in the order in which it came. The handlers of python-socketio run in a thread each, so
 only the packets show the order; and the handlers are not there before "handlers" when the client connects "late".
 """
 
@@ -120,7 +120,7 @@ class Client:
 
 def http(command):
     try:
-        answer = requests.request(command["method"], base + command["path"], headers=command.get("headers"), json=command.get("body"), timeout=60)
+        answer = requests.request(command["method"], base + command["path"], headers=command.get("headers"), json=command.get("body"), data=command.get("raw"), timeout=60)
         say(id=command["id"], status=answer.status_code, type=answer.headers.get("Content-Type", ""), text=answer.text)
     except requests.RequestException as e:
         say(id=command["id"], error=str(e))

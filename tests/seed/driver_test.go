@@ -42,6 +42,7 @@ type command struct {
 	Path       string            `json:"path,omitempty"`
 	Headers    map[string]string `json:"headers,omitempty"`
 	Body       any               `json:"body,omitempty"`
+	Raw        string            `json:"raw,omitempty"`
 	Transports []string          `json:"transports,omitempty"`
 	Late       bool              `json:"late,omitempty"`
 	Name       string            `json:"name,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,8 +43,8 @@ var errUnknown = wire.E(wire.UnknownUser, "there is no such user")
 
 // Contacts is a page of a user's contacts.
 func (s *Service) Contacts(ctx context.Context, r api.ContactsRequest) (api.ContactsPage, error) {
-	if bad(r.Prefix) || bad(r.After) {
-		return api.ContactsPage{}, wire.E(wire.InvalidArgument, "prefix and after are texts without control characters")
+	if bad(r.Prefix) || bad(r.After) || slices.ContainsFunc(r.Among, bad) {
+		return api.ContactsPage{}, wire.E(wire.InvalidArgument, "prefix, after and names are texts without control characters")
 	}
 	if r.Limit < 0 {
 		return api.ContactsPage{}, wire.E(wire.InvalidArgument, "limit is a positive number")
@@ -51,12 +52,15 @@ func (s *Service) Contacts(ctx context.Context, r api.ContactsRequest) (api.Cont
 	if r.Limit == 0 {
 		r.Limit = defaultPage
 	}
+	if len(r.Among) > maxNames {
+		return api.ContactsPage{}, wire.E(wire.TooLarge, "at most 1000 names in one request")
+	}
 	u, err := s.find(ctx, r.Username)
 	if err != nil {
 		return api.ContactsPage{}, err
 	}
 	list, next, err := s.Store.Contacts(ctx, store.Page{
-		UserID: u.ID, Roster: s.Mode == api.Roster, Prefix: room.Fold(r.Prefix), After: r.After, Limit: min(r.Limit, maxPage),
+		UserID: u.ID, Roster: s.Mode == api.Roster, Prefix: room.Fold(r.Prefix), After: r.After, Limit: min(r.Limit, maxPage), Among: r.Among,
 	})
 	if err != nil {
 		return api.ContactsPage{}, s.away(err)

@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"parley/pkg/room"
 )
 
 // Relations of a user; see api.Relations.
@@ -58,6 +61,7 @@ type Page struct {
 	Prefix string // folded
 	After  string // folded name of the last one of the page before
 	Limit  int
+	Among  []string // registered names; empty: all
 }
 
 // above sorts after every name that begins with the text before it; no name contains it.
@@ -69,11 +73,20 @@ func (s *Store) Contacts(ctx context.Context, p Page) (list []string, next strin
 	if p.Roster {
 		from = `auth_contacts c JOIN auth_users u ON u.id = c.peer_id WHERE c.user_id = $1 AND c.accepted <> 0`
 	}
+	args := []any{p.UserID, p.After, p.Prefix, p.Prefix + above, p.Limit + 1}
+	if len(p.Among) > 0 {
+		var marks strings.Builder
+		for _, name := range p.Among {
+			args = append(args, room.Fold(name)) // it is folded names that have an index
+			fmt.Fprintf(&marks, ",$%d", len(args))
+		}
+		from += ` AND u.folded IN (` + marks.String()[1:] + `)`
+	}
 	rows, err := s.db.QueryContext(ctx, `SELECT u.username, u.folded FROM `+from+` AND u.erased = 0
 		AND u.folded > $2 AND u.folded >= $3 AND u.folded < $4
 		AND NOT EXISTS (SELECT 1 FROM auth_blocks b WHERE b.user_id = $1 AND b.peer_id = u.id)
 		AND NOT EXISTS (SELECT 1 FROM auth_blocks b WHERE b.user_id = u.id AND b.peer_id = $1)
-		ORDER BY u.folded LIMIT $5`, p.UserID, p.After, p.Prefix, p.Prefix+above, p.Limit+1)
+		ORDER BY u.folded LIMIT $5`, args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("read contacts: %w", err)
 	}

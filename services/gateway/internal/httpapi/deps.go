@@ -79,7 +79,11 @@ type Deps struct {
 	// Held reports whether a session id of Socket.IO is that of a connection here: its requests are limited by the session.
 	Held func(sid string) bool
 	// Served is told of each contacts list that an old client got.
-	Served   func(user string, online []string)
+	Served func(user string, online []string)
+	// Joined reports whether an old client of user has joined here; nil: there are none.
+	Joined func(user string) bool
+	// Bots are the users whose messages old clients get as those of bots.
+	Bots     []string
 	Log      *slog.Logger
 	Registry prometheus.Registerer
 	Now      func() time.Time // nil: time.Now

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,7 +38,9 @@ type world struct {
 	page     api.PageResponse
 	convs    api.ConversationsPage
 	contacts api.ContactsPage
-	pageAt   map[string]api.ContactsPage // by After, in place of contacts
+	among    []string // who is a contact of a question with names; nil: an auth that does not know such questions
+	bots     []string
+	joined   string // an old client of this user has
 	state    string
 	now      time.Time
 	slowSeen bool // LastSeen answers when its context ends
@@ -96,8 +99,8 @@ func (w *world) AuthLogout(_ context.Context, r api.LogoutRequest) error {
 
 func (w *world) AuthContacts(_ context.Context, r api.ContactsRequest) (api.ContactsPage, error) {
 	w.contactReqs = append(w.contactReqs, r)
-	if w.pageAt != nil {
-		return w.pageAt[r.After], w.fail["contacts"]
+	if len(r.Among) > 0 && w.among != nil {
+		return api.ContactsPage{Usernames: slices.DeleteFunc(slices.Clone(r.Among), func(n string) bool { return !slices.Contains(w.among, n) })}, w.fail["contacts"]
 	}
 	return w.contacts, w.fail["contacts"]
 }
@@ -194,7 +197,8 @@ func (w *world) deps(reg *prometheus.Registry) Deps {
 		}),
 		SocketIO: w.socketIO, Held: w.held,
 		Served: func(user string, online []string) { w.served = append(w.served, user+": "+strings.Join(online, " ")) },
-		Log:    testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
+		Joined: func(user string) bool { return user == w.joined }, Bots: w.bots,
+		Log: testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
 	}
 }
 

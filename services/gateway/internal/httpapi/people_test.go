@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestContacts(t *testing.T) {
 	if got := strings.TrimSpace(string(r.body)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if w.contactReqs[0] != (api.ContactsRequest{Username: "Avi", Prefix: "a&b", After: "x", Limit: 7}) {
+	if !reflect.DeepEqual(w.contactReqs[0], api.ContactsRequest{Username: "Avi", Prefix: "a&b", After: "x", Limit: 7}) {
 		t.Errorf("the service was asked %+v", w.contactReqs[0])
 	}
 	if got := w.seenReqs[0].Users; len(got) != 2 {

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -20,8 +19,6 @@ import (
 // the seed had no words for (too many tries, something is away) has a status of its own beside the keys.
 
 const (
-	// seedContactsMost is how long a contacts list gets: the client joins the room of each.
-	seedContactsMost = 1000
 	// seedOnlineMost bounds online_clients_list.
 	seedOnlineMost = 10_000
 	seedInvalid    = "Invalid credentials"
@@ -33,16 +30,33 @@ type seedResult struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// seedBody reads a JSON object, whatever its media type is said to be; false when it is none.
-func seedBody(w http.ResponseWriter, r *http.Request, v any) bool {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	return err == nil && utf8.Valid(body) && isObject(body) && json.Unmarshal(body, v) == nil
+// seedFields are the keys of a body, as they are spelt, with whatever stands there.
+type seedFields map[string]json.RawMessage
+
+// text is the value of a key; ok is false when it is no text, or an empty one.
+func (f seedFields) text(key string) (s string, ok bool) {
+	v := f[key]
+	return s, len(v) > 0 && v[0] == '"' && json.Unmarshal(v, &s) == nil && s != ""
 }
 
-type seedCredentials struct {
-	Username  *string `json:"username"`
-	Password  *string `json:"password"`
-	Terminate *string `json:"user_token_terminate"`
+// credentials are the user and the password; ok is false when one of them cannot be anybody's.
+func (f seedFields) credentials() (c api.Credentials, ok bool) {
+	user, ok1 := f.text("username")
+	password, ok2 := f.text("password")
+	return api.Credentials{Username: user, Password: password}, ok1 && ok2
+}
+
+// seedBody reads a JSON object; nil when there is none. tooLong: there is more of it than anybody needs.
+func seedBody(w http.ResponseWriter, r *http.Request) (f seedFields, tooLong bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var most *http.MaxBytesError
+	if errors.As(err, &most) {
+		return nil, true
+	}
+	if err != nil || !utf8.Valid(body) || json.Unmarshal(body, &f) != nil {
+		return nil, false
+	}
+	return f, false
 }
 
 // seedProblem answers what the seed has no words for.
@@ -58,11 +72,16 @@ func seedProblem(w http.ResponseWriter, err error) error {
 }
 
 func (h *handler) seedLogin(w http.ResponseWriter, r *http.Request) error {
-	var c seedCredentials
-	if !seedBody(w, r, &c) || c.Username == nil || c.Password == nil {
+	f, tooLong := seedBody(w, r)
+	if !tooLong && (f["username"] == nil || f["password"] == nil) {
 		return writeJSON(w, http.StatusOK, seedResult{Error: "Invalid Log In request"})
 	}
-	t, err := h.Logins.AuthLogin(r.Context(), api.Credentials{Username: *c.Username, Password: *c.Password, Address: h.address(r), Scope: token.ScopeSeed})
+	c, usable := f.credentials()
+	if !usable { // the keys are there, as far as was read
+		return writeJSON(w, http.StatusOK, seedResult{Result: seedInvalid})
+	}
+	c.Address, c.Scope = h.address(r), token.ScopeSeed
+	t, err := h.Logins.AuthLogin(r.Context(), c)
 	switch {
 	case refused(err):
 		return writeJSON(w, http.StatusOK, seedResult{Result: seedInvalid})
@@ -76,13 +95,6 @@ func (h *handler) seedLogin(w http.ResponseWriter, r *http.Request) error {
 func refused(err error) bool {
 	var e *wire.Error
 	return errors.As(err, &e) && (e.Code == wire.Unauthenticated || e.Code == wire.Forbidden)
-}
-
-// seedContactsList answers GET /get_contacts_list/<username>.
-type seedContactsList struct {
-	Contacts map[string]string `json:"contacts"` // other user to room
-	Online   []string          `json:"currently_online"`
-	All      []string          `json:"all_existing_contacts"`
 }
 
 func (h *handler) seedContacts(w http.ResponseWriter, r *http.Request) error {
@@ -107,33 +119,6 @@ func (h *handler) seedContacts(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, list)
 }
 
-func (h *handler) seedList(ctx context.Context, user string) (seedContactsList, error) {
-	out := seedContactsList{Contacts: map[string]string{}, Online: []string{}, All: []string{}}
-	for after := ""; ; {
-		page, err := h.Contacts.AuthContacts(ctx, api.ContactsRequest{Username: user, After: after, Limit: seedContactsMost})
-		if err != nil {
-			return out, err
-		}
-		for _, peer := range page.Usernames {
-			rm, err := room.Of(user, peer)
-			if err != nil {
-				continue // oneself
-			}
-			out.Contacts[peer] = rm.String()
-			out.All = append(out.All, peer)
-			if online, known := h.Presence.IsOnline(peer); known && online {
-				out.Online = append(out.Online, peer)
-			}
-			if len(out.All) == seedContactsMost {
-				return out, nil
-			}
-		}
-		if after = page.Next; after == "" {
-			return out, nil
-		}
-	}
-}
-
 // sameUser compares a name that an old client put into a header or a path. Python sends headers in Latin-1 where that is possible.
 func sameUser(user, sent string) bool {
 	if !utf8.ValidString(sent) {
@@ -149,16 +134,18 @@ func sameUser(user, sent string) bool {
 var errNotAdmin = errors.New("not an administrator")
 
 // admin reads credentials, which must be those of an administrator.
-func (h *handler) admin(w http.ResponseWriter, r *http.Request) (seedCredentials, error) {
-	var c seedCredentials
-	if !seedBody(w, r, &c) || c.Username == nil || c.Password == nil {
-		return c, errNotAdmin
+func (h *handler) admin(w http.ResponseWriter, r *http.Request) (seedFields, error) {
+	f, _ := seedBody(w, r)
+	c, usable := f.credentials()
+	if !usable {
+		return nil, errNotAdmin
 	}
-	got, err := h.Logins.AuthCheck(r.Context(), api.Credentials{Username: *c.Username, Password: *c.Password, Address: h.address(r)})
+	c.Address = h.address(r)
+	got, err := h.Logins.AuthCheck(r.Context(), c)
 	if refused(err) || err == nil && !got.Admin {
-		return c, errNotAdmin
+		return nil, errNotAdmin
 	}
-	return c, err
+	return f, err
 }
 
 func seedAdminProblem(w http.ResponseWriter, err error) error {
@@ -185,20 +172,28 @@ func (h *handler) seedInfo(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) seedKill(w http.ResponseWriter, r *http.Request) error {
-	c, err := h.admin(w, r)
+	f, err := h.admin(w, r)
 	if err != nil {
 		return seedAdminProblem(w, err)
 	}
-	if c.Terminate == nil {
-		return writeJSON(w, http.StatusOK, seedResult{Error: "Invalid request, missing required field: user_token_terminate"})
+	const key = "user_token_terminate"
+	if f[key] == nil {
+		return writeJSON(w, http.StatusOK, seedResult{Error: "Invalid request, missing required field: " + key})
 	}
-	ended, err := h.Logins.AuthEndLogins(r.Context(), api.EndLoginsRequest{Username: *c.Terminate})
+	user, usable := f.text(key)
+	if !usable && f[key][0] != '"' {
+		user = string(f[key]) // for the answer: nobody is called so
+	}
+	var ended api.EndLoginsResponse
+	if usable {
+		ended, err = h.Logins.AuthEndLogins(r.Context(), api.EndLoginsRequest{Username: user})
+	}
 	var e *wire.Error
 	switch {
 	case err == nil && ended.Ended > 0:
 		return writeJSON(w, http.StatusOK, seedResult{Result: "success"})
 	case err == nil, errors.As(err, &e) && e.Code == wire.UnknownUser:
-		return writeJSON(w, http.StatusOK, seedResult{Error: "No JWT for user " + *c.Terminate})
+		return writeJSON(w, http.StatusOK, seedResult{Error: "No JWT for user " + user})
 	}
 	return seedProblem(w, err)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,7 +30,8 @@ func TestSeedAnswers(t *testing.T) {
 		denied  = `{"error":"Admin access denied"}`
 		slower  = `{"result":"slower","error":"slower"}`
 		away    = `{"result":"cannot be reached now; try again","error":"cannot be reached now; try again"}`
-		list    = `{"contacts":{"Avi":"Avi&Lisa","Zoë":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Zoë"]}`
+		list    = `{"contacts":{"Avi":"Avi&Lisa","Zoë":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa","Zoë"]}`
+		wrong   = `{"result":"Invalid credentials"}`
 		login   = "POST /log_in"
 		contact = "GET /get_contacts_list/{username}"
 		info    = "POST /admin/get_info"
@@ -53,10 +55,19 @@ func TestSeedAnswers(t *testing.T) {
 		{login, "", cred, nil, fail("login", wire.E(wire.Forbidden, "disabled")), 200, `{"result":"Invalid credentials"}`},
 		{login, "", `{"username":"Lisa"}`, nil, nil, 200, invalid},
 		{login, "", `{"password":"p"}`, nil, nil, 200, invalid},
-		{login, "", `{"username":1,"password":"p"}`, nil, nil, 200, invalid},
+		{login, "", `{"Username":"Lisa","password":"p"}`, nil, nil, 200, invalid}, // another key
+		{login, "", `{"username":1,"password":"p"}`, nil, nil, 200, wrong},
+		{login, "", `{"username":null,"password":"p"}`, nil, nil, 200, wrong},
+		{login, "", `{"username":"","password":"p"}`, nil, nil, 200, wrong},
+		{login, "", `{"username":["Lisa"],"password":"p"}`, nil, nil, 200, wrong},
+		{login, "", `{"username":"Lisa","password":null}`, nil, nil, 200, wrong},
+		{login, "", `{"username":"Lisa","password":""}`, nil, nil, 200, wrong},
+		{login, "", `{"username":"Lisa","password":{"p":"p"}}`, nil, nil, 200, wrong},
+		{login, "", `{"username":"Lisa","password":true}`, nil, nil, 200, wrong},
 		{login, "", `null`, nil, nil, 200, invalid},
+		{login, "", `["username","password"]`, nil, nil, 200, invalid},
 		{login, "", "", nil, nil, 200, invalid},
-		{login, "", `{"username":"` + strings.Repeat("a", maxBody) + `","password":"p"}`, nil, nil, 200, invalid},
+		{login, "", `{"username":"` + strings.Repeat("a", maxBody) + `","password":"p"}`, nil, nil, 200, wrong},
 		{login, "", cred, nil, fail("login", limited), 429, slower},
 		{login, "", cred, nil, fail("login", unavailable), 503, away},
 		{login, "", cred, nil, fail("login", http.ErrBodyNotAllowed), 500, ""},
@@ -73,13 +84,16 @@ func TestSeedAnswers(t *testing.T) {
 		{contact, at, "", []string{"jwt: Lisa/seed"}, nil, 200, headers},
 		{contact, at, "", lisa, func(w *world) { w.unknown = true }, 200, strings.Replace(list, `["Avi"]`, `[]`, 1)},
 		{contact, at, "", lisa, func(w *world) { w.contacts = api.ContactsPage{Usernames: []string{"Lisa"}} }, 200,
-			`{"contacts":{},"currently_online":[],"all_existing_contacts":[]}`},
+			`{"contacts":{},"currently_online":[],"all_existing_contacts":["Lisa"]}`},
+		{contact, at, "", lisa, func(w *world) { w.joined = "Lisa" }, 200, strings.Replace(list, `["Avi"]`, `["Avi","Lisa"]`, 1)},
+		{contact, at, "", lisa, func(w *world) { w.online["Lisa"] = true }, 200, strings.Replace(list, `["Avi"]`, `["Avi","Lisa"]`, 1)},
+		{contact, at, "", lisa, func(w *world) { w.joined = "Avi" }, 200, list},
 		{contact, "/get_contacts_list/Zo%C3%AB", "", []string{"username: Zoë", "jwt: Zoë/seed"}, nil, 200,
-			`{"contacts":{"Avi":"Avi&Zoë","Lisa":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa"]}`},
+			`{"contacts":{"Avi":"Avi&Zoë","Lisa":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa","Zoë"]}`},
 		{contact, "/get_contacts_list/Zo%C3%AB", "", []string{"username: Zo\xeb", "jwt: Zoë/seed"}, nil, 200, // Latin-1, as Python has it
-			`{"contacts":{"Avi":"Avi&Zoë","Lisa":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa"]}`},
+			`{"contacts":{"Avi":"Avi&Zoë","Lisa":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa","Zoë"]}`},
 		{contact, "/get_contacts_list/%D7%90%D7%91%D7%99", "", []string{"username: אבי", "jwt: אבי/seed"}, nil, 200,
-			`{"contacts":{"Avi":"Avi&אבי","Lisa":"Lisa&אבי","Zoë":"Zoë&אבי"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa","Zoë"]}`},
+			`{"contacts":{"Avi":"Avi&אבי","Lisa":"Lisa&אבי","Zoë":"Zoë&אבי"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa","Zoë","אבי"]}`},
 		{contact, at, "", lisa, fail("contacts", wire.E(wire.UnknownUser, "erased")), 404, `{"result":"erased","error":"erased"}`},
 		{contact, at, "", lisa, fail("verify", unavailable), 503, away},
 		{contact, at, "", lisa, fail("contacts", unavailable), 503, away},
@@ -100,6 +114,11 @@ func TestSeedAnswers(t *testing.T) {
 		{end, "", kill, nil, fail("end_logins", wire.E(wire.UnknownUser, "nobody")), 200, `{"error":"No JWT for user Avi"}`},
 		{end, "", strings.Replace(kill, `Admin`, `Lisa`, 1), nil, nil, 200, denied},
 		{end, "", admin, nil, nil, 200, `{"error":"Invalid request, missing required field: user_token_terminate"}`},
+		{end, "", strings.Replace(kill, `"Avi"`, `null`, 1), nil, func(w *world) { w.ended = 2 }, 200, `{"error":"No JWT for user null"}`},
+		{end, "", strings.Replace(kill, `"Avi"`, `7`, 1), nil, func(w *world) { w.ended = 2 }, 200, `{"error":"No JWT for user 7"}`},
+		{end, "", strings.Replace(kill, `"Avi"`, `""`, 1), nil, func(w *world) { w.ended = 2 }, 200, `{"error":"No JWT for user "}`},
+		{end, "", strings.Replace(kill, `"p"`, `null`, 1), nil, func(w *world) { w.ended = 2 }, 200, denied},
+		{info, "", strings.Replace(admin, `"Admin"`, `["Admin"]`, 1), nil, nil, 200, denied},
 		{end, "", kill, nil, fail("check", limited), 429, slower},
 		{end, "", kill, nil, fail("end_logins", http.ErrBodyNotAllowed), 500, ""},
 		{end, "", kill, nil, fail("end_logins", unavailable), 503, away},
@@ -147,32 +166,64 @@ func TestSeedAsks(t *testing.T) {
 	}
 }
 
+// TestSeedContactsAreCapped: where there are too many, nobody who registers names in front of all others pushes off those whom one talks with, who
+// are online, or the bots. Oneself takes no place.
 func TestSeedContactsAreCapped(t *testing.T) {
 	d := load(t, apidocs.OpenAPI)
-	w := newWorld()
-	names := func(from, to int) (out []string) {
+	names := func(prefix string, from, to int) (out []string) {
 		for i := from; i < to; i++ {
-			out = append(out, fmt.Sprintf("u%04d", i))
+			out = append(out, fmt.Sprintf("%s%04d", prefix, i))
 		}
 		return out
 	}
-	w.pageAt = map[string]api.ContactsPage{
-		"":  {Usernames: append(names(0, 600), "zz"), Next: "a"},
-		"a": {Usernames: names(600, 1200), Next: "b"},
-		"b": {Usernames: names(1200, 1300)},
+	list := func(t *testing.T, w *world) seedContactsList {
+		t.Helper()
+		r := ask(w.handler(t, testConfig()), "GET", "/get_contacts_list/Lisa", "", "", "username: Lisa", "jwt: Lisa/seed")
+		d.answers(t, "/get_contacts_list/{username}", "get", r)
+		var got seedContactsList
+		if err := json.Unmarshal(r.body, &got); err != nil {
+			t.Fatal(err)
+		}
+		if _, self := got.Contacts["Lisa"]; self || !slices.Contains(got.All, "Lisa") || len(got.All) != len(got.Contacts)+1 {
+			t.Errorf("%d contacts, %d names", len(got.Contacts), len(got.All))
+		}
+		return got
 	}
-	r := ask(w.handler(t, testConfig()), "GET", "/get_contacts_list/zz", "", "", "username: zz", "jwt: zz/seed")
-	d.answers(t, "/get_contacts_list/{username}", "get", r)
-	var got seedContactsList
-	if err := json.Unmarshal(r.body, &got); err != nil {
-		t.Fatal(err)
+	squatters := names("0000-", 0, 1000)
+	w := newWorld()
+	w.bots = []string{"Leonid"}
+	w.contacts = api.ContactsPage{Usernames: squatters, Next: "more"}
+	for _, peer := range names("peer-", 0, 300) {
+		w.convs.Conversations = append(w.convs.Conversations, api.Conversation{Peer: peer})
 	}
-	// Oneself takes no place.
-	if len(got.Contacts) != seedContactsMost || len(got.All) != seedContactsMost || got.All[999] != "u0999" || got.Contacts["u0999"] != "u0999&zz" {
-		t.Errorf("%d contacts, %d names", len(got.Contacts), len(got.All))
+	for _, u := range names("there-", 0, 100) {
+		w.online[u] = true
 	}
-	if len(w.contactReqs) != 2 {
-		t.Errorf("%d pages were read", len(w.contactReqs))
+	w.among = append(append(names("peer-", 0, 299), "Leonid"), names("there-", 0, 100)...) // the last peer is gone
+	got := list(t, w)
+	for _, name := range append(w.among, squatters[:600]...) {
+		if got.Contacts[name] == "" || !slices.Contains(got.All, name) || slices.Contains(got.Online, name) != w.online[name] {
+			t.Fatalf("%s is not in the list as it should be", name)
+		}
+	}
+	if len(got.Contacts) != seedContactsMost || got.Contacts["peer-0299"] != "" || got.Contacts[squatters[600]] != "" {
+		t.Errorf("%d contacts", len(got.Contacts))
+	}
+	if !slices.IsSorted(got.All[:999]) || len(w.contactReqs) != 2 || len(w.contactReqs[1].Among) != 401 {
+		t.Errorf("auth was asked %d times", len(w.contactReqs))
+	}
+
+	// Without history, and beside an auth that does not know the question.
+	w.fail["conversations"], w.among, w.contactReqs = api.ErrUnavailable, nil, nil
+	if got := list(t, w); len(got.Contacts) != seedContactsMost || len(w.contactReqs[1].Among) != 101 {
+		t.Errorf("%d contacts", len(got.Contacts))
+	}
+
+	// As many as fit, oneself among them, are one question.
+	w = newWorld()
+	w.contacts = api.ContactsPage{Usernames: append(names("u", 0, 999), "Lisa")}
+	if got := list(t, w); len(got.Contacts) != 999 || len(w.contactReqs) != 1 {
+		t.Errorf("%d contacts, auth was asked %d times", len(got.Contacts), len(w.contactReqs))
 	}
 }
 

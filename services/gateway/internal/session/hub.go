@@ -243,9 +243,12 @@ func NewHub(cfg Config, deps Deps) *Hub {
 	return h
 }
 
+// tickEvery is between two looks at a connection.
+const tickEvery = time.Second
+
 // Run looks at every connection once a second until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
-	t := time.NewTicker(time.Second)
+	t := time.NewTicker(tickEvery)
 	defer t.Stop()
 	for {
 		select {

@@ -22,7 +22,7 @@ import (
 // SeedConfig has what only the Socket.IO clients of the seed system need (docs/socketio.md).
 type SeedConfig struct {
 	Delay        time.Duration `cfg:"socketio-delay" default:"3s" help:"Socket.IO: after its first join, a client is announced and gets messages only after this; the old clients lose what comes sooner"`
-	Alive        time.Duration `cfg:"socketio-alive" default:"12s" help:"Socket.IO: without connection_alive for so long a user is signed out, even while the connection is open"`
+	Alive        time.Duration `cfg:"socketio-alive" default:"18s" help:"Socket.IO: without connection_alive for so long a user is signed out, even while the connection is open"`
 	PingInterval time.Duration `cfg:"socketio-ping-interval" default:"25s" help:"Socket.IO: between two heartbeats of the server"`
 	PingTimeout  time.Duration `cfg:"socketio-ping-timeout" default:"20s" help:"Socket.IO: for the answer to one"`
 	Idle         time.Duration `cfg:"socketio-idle" default:"60s" help:"Socket.IO: a connection on which nobody is signed in is closed after this"`
@@ -75,6 +75,10 @@ type Seed struct {
 	sio    socketio.Config
 	bots   map[string]struct{}
 	served *served
+
+	mu     sync.Mutex
+	joined map[string]int // connections on which a user has joined
+
 	// Admit counts a connection of the request's address and returns what ends it, or an error.
 	Admit func(*http.Request) (release func(), err error)
 }
@@ -82,7 +86,7 @@ type Seed struct {
 // NewSeed makes what Accept of an engineio.Server needs.
 func NewSeed(h *Hub, cfg SeedConfig, admit func(*http.Request) (func(), error)) *Seed {
 	s := &Seed{
-		hub: h, cfg: cfg, Admit: admit, bots: map[string]struct{}{}, served: newServed(),
+		hub: h, cfg: cfg, Admit: admit, bots: map[string]struct{}{}, served: newServed(), joined: map[string]int{},
 		// A chat has no use for attachments; a few are read so that their event can be refused by name.
 		sio: socketio.Config{ConnectTimeout: h.cfg.AuthTimeout, Attachments: 4, AttachmentBytes: h.cfg.FrameBytes},
 	}
@@ -90,6 +94,22 @@ func NewSeed(h *Hub, cfg SeedConfig, admit func(*http.Request) (func(), error)) 
 		s.bots[b] = struct{}{}
 	}
 	return s
+}
+
+// Joined reports whether an old client of user has joined here. Its own contacts list has it as online from then on, which others hear of after the
+// delay.
+func (s *Seed) Joined(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joined[user] > 0
+}
+
+func (s *Seed) join(user string, by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.joined[user] += by; s.joined[user] == 0 {
+		delete(s.joined, user)
+	}
 }
 
 // Accept is engineio.Accept.
@@ -120,12 +140,13 @@ type seedConn struct {
 	wrong   mistake
 	proof   [sha256.Size]byte // of the token that was found good last
 	ended   string            // the login that was ended last from here
+	counted string            // the login whose join the keep-alive began with
 	pending []room.Room       // joined, while the delay runs
 	delay   *time.Timer
 	begun   bool // the delay is over
 
 	quietSince atomic.Int64 // Unix seconds: since when nobody is signed in
-	alive      atomic.Int64 // Unix seconds: the last connection_alive; 0 while nothing is joined
+	alive      atomic.Int64 // Unix ms: the last connection_alive; 0 while nothing is joined
 
 	mu sync.Mutex
 	s  *Session
@@ -207,10 +228,13 @@ func (c *seedConn) signOut(deliberate bool) {
 	}
 	told := c.begun
 	c.delay, c.pending, c.begun, c.proof = nil, nil, false, [sha256.Size]byte{}
-	c.alive.Store(0)
+	joined := c.alive.Swap(0) != 0
 	s := c.session()
 	if s == nil {
 		return
+	}
+	if joined {
+		c.seed.join(s.user, -1)
 	}
 	s.gone(deliberate)
 	if told {
@@ -245,7 +269,7 @@ func (c *seedConn) Event(e socketio.Event) {
 		c.message(&in, e.Ack)
 	case wire.EvAlive:
 		if s := c.session(); s != nil && in.Client != nil && sameUser(*in.Client, s.user) && c.alive.Load() != 0 {
-			c.alive.Store(time.Now().Unix())
+			c.alive.Store(time.Now().UnixMilli())
 		}
 		c.reply(e.Ack, answer{Result: "success"})
 	case wire.EvDisconnection:
@@ -366,8 +390,15 @@ func (c *seedConn) join(in *seedEvent, ack socketio.Ack) {
 
 // enter joins a room, once the delay is over.
 func (c *seedConn) enter(s *Session, r room.Room) error {
+	// From now on the client has to say that it is there; after a new login, from that one's join.
+	login := s.currentClaims().SID
 	if c.alive.Load() == 0 {
-		c.alive.Store(time.Now().Unix())
+		c.seed.join(s.user, 1)
+		c.counted = ""
+	}
+	if c.counted != login {
+		c.counted = login
+		c.alive.Store(time.Now().UnixMilli())
 	}
 	if c.begun {
 		if s.has(r) {
@@ -515,8 +546,13 @@ func (c *seedConn) tick(now time.Time) {
 		return
 	}
 	s.tick(now)
-	if at := c.alive.Load(); at != 0 && now.Unix()-at > int64(c.seed.cfg.Alive/time.Second) {
-		c.later(func() {
+	at := c.alive.Load()
+	if at == 0 {
+		return
+	}
+	// The next look would come too late.
+	if left := c.seed.cfg.Alive - now.Sub(time.UnixMilli(at)); left < tickEvery {
+		c.later(max(0, left), func() {
 			if c.session() != s || c.alive.Load() != at {
 				return
 			}
@@ -527,13 +563,13 @@ func (c *seedConn) tick(now time.Time) {
 }
 
 // later runs f as the reader, from who must not wait.
-func (c *seedConn) later(f func()) {
+func (c *seedConn) later(in time.Duration, f func()) {
 	h := c.hub()
 	h.wg.Add(1)
-	go func() {
+	time.AfterFunc(in, func() {
 		defer h.wg.Done()
 		c.sio.Engine().Do(f)
-	}()
+	})
 }
 
 // goAway implements ticker: these clients know no such event.
@@ -547,7 +583,7 @@ func (c *seedConn) Close(why wire.Close) {
 	switch why {
 	case wire.CloseTokenRevoked, wire.CloseTokenExpired, wire.CloseUserDisabled:
 		s := c.session()
-		c.later(func() {
+		c.later(0, func() {
 			if c.session() == s {
 				c.signOut(true)
 			}

@@ -158,7 +158,7 @@ func TestWithoutASignOfLifeTheLoginEnds(t *testing.T) {
 	if c.conn.session() == nil {
 		t.Fatal("signed out although it has just said that it is alive")
 	}
-	old := time.Now().Add(-time.Hour).Unix()
+	old := time.Now().Add(-time.Hour).UnixMilli()
 	c.conn.alive.Store(old)
 	c.barrier()
 	if c.conn.alive.Load() != old {
@@ -186,6 +186,47 @@ func TestWithoutASignOfLifeTheLoginEnds(t *testing.T) {
 	c.caughtUp()
 	w.say(avisLisa, "Avi", true)
 	c.seqs(wire.EvReceived, 1)
+}
+
+// The keep-alive counts from the join, whatever else is said; after a new login, from that one's join.
+func TestTheKeepAliveCountsFromTheJoinOfEachLogin(t *testing.T) {
+	w := newSeedWorld(t, func(_ *Config, c *SeedConfig) { c.Alive = 18 * time.Second })
+	c := w.client()
+	first, second := w.login("Lisa"), w.login("Lisa")
+	c.mustJoin(first, "Lisa", "Avi&Lisa")
+	if !w.seed.Joined("Lisa") || w.seed.Joined("Avi") {
+		t.Fatal("Lisa has joined")
+	}
+	ago := func(d time.Duration) int64 {
+		at := time.Now().Add(-d).UnixMilli()
+		c.conn.alive.Store(at)
+		return at
+	}
+	at := ago(15 * time.Second)
+	c.mustJoin(first, "Lisa", "Era&Lisa")
+	c.ask(wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": "Lisa&nobody", "jwt": second})
+	if c.conn.alive.Load() != at {
+		t.Fatal("what is no sign of life counts as one")
+	}
+	c.mustJoin(second, "Lisa", "Avi&Lisa")
+	if joined := c.conn.alive.Load(); joined-at < 14_000 {
+		t.Fatal("the join of a new login does not count")
+	}
+	// 17 s are kept: at that look nothing is planned yet. At the next one the end is, to the moment.
+	at = ago(17 * time.Second)
+	c.conn.tick(time.UnixMilli(at).Add(17 * time.Second))
+	w.hub.wg.Wait()
+	if c.conn.session() == nil {
+		t.Fatal("17 s of silence end a login")
+	}
+	c.conn.tick(time.UnixMilli(at).Add(17*time.Second + time.Millisecond))
+	if l := enginetest.Wait(t, w.logouts); l.SID != "sid-"+second || time.Now().Before(time.UnixMilli(at).Add(18*time.Second)) {
+		t.Fatalf("the login %s ended after %s", l.SID, time.Since(time.UnixMilli(at)))
+	}
+	w.hub.wg.Wait()
+	if w.seed.Joined("Lisa") {
+		t.Fatal("still joined")
+	}
 }
 
 func TestSignOutEndsTheLogin(t *testing.T) {
@@ -375,7 +416,19 @@ func TestAnswersToWhatIsNotRight(t *testing.T) {
 		{wire.EvJoin, map[string]any{"room": "Avi&Lisa", "client": "Lisa"}, `{"error":"Invalid request, missing required field: jwt"}`},
 		{wire.EvSend, map[string]any{"sender": "Lisa", "jwt": tok, "content": "x"}, `{"error":"Invalid request, missing required field: conversation_room"}`},
 		{wire.EvDisconnection, nil, `{"error":"Invalid request, missing required field: client"}`},
-		{wire.EvJoin, map[string]any{"room": 1, "client": "Lisa", "jwt": tok}, `{"error":"Invalid request"}`},
+		// A key that is there is not missing, whatever it says.
+		{wire.EvJoin, map[string]any{"room": 1, "client": "Lisa", "jwt": tok}, `{"error":"a room is two different user names joined with \u0026"}`},
+		{wire.EvJoin, map[string]any{"room": []string{"Avi&Lisa"}, "client": "Lisa", "jwt": tok}, `{"error":"a room is two different user names joined with \u0026"}`},
+		{wire.EvJoin, map[string]any{"room": "Avi&Lisa", "client": nil, "jwt": tok}, `{"error":"Invalid JWT"}`},
+		{wire.EvJoin, map[string]any{"room": "Avi&Lisa", "client": "Lisa", "jwt": nil}, `{"error":"Invalid JWT"}`},
+		{wire.EvJoin, map[string]any{"room": "Avi&Lisa", "client": "Lisa", "jwt": 7}, `{"error":"Invalid JWT"}`},
+		{wire.EvJoin, map[string]any{"Room": "Avi&Lisa", "client": "Lisa", "jwt": tok}, `{"error":"Invalid request, missing required field: room"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "content": 5, "conversation_room": "Avi&Lisa", "jwt": tok}, `{"error":"content is non-empty text without NUL characters"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": nil, "jwt": tok}, `{"error":"a room is two different user names joined with \u0026"}`},
+		{wire.EvDisconnection, map[string]any{"client": []string{}, "jwt": tok}, `{"error":"Invalid JWT"}`},
+		{wire.EvAlive, map[string]any{"client": []string{}}, `{"result":"success"}`},
+		{wire.EvJoin, nil, `{"error":"Invalid request, missing required field: room"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": "Avi&Lisa", "jwt": tok, "id": 7}, `{"error":"Invalid request"}`},
 		{"typing", map[string]any{}, `{"error":"there is no event \"typing\""}`},
 		{wire.EvJoin, map[string]any{"room": "Avi&Era", "client": "Lisa", "jwt": tok}, `{"error":"this is not a room of yours"}`},
 		{wire.EvJoin, map[string]any{"room": "rubbish", "client": "Lisa", "jwt": tok}, `{"error":"a room is two different user names joined with \u0026"}`},

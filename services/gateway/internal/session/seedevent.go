@@ -18,13 +18,47 @@ type seedEvent struct {
 	Retry bool   `json:"retry"`
 }
 
-// read is json.Unmarshal of JSON that is known to be good.
+// read reads JSON that is known to be good. It fails when that is no object.
 func (e *seedEvent) read(b []byte) error {
 	if e.readPlain(b) {
 		return nil
 	}
 	*e = seedEvent{}
-	return json.Unmarshal(b, e)
+	return e.readKeys(b)
+}
+
+// readKeys takes the keys as they are spelt. A key that is there is not missing, whatever its value: one that is no text stands as it was written, which
+// is no token, no room and nobody's name.
+func (e *seedEvent) readKeys(b []byte) error {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(b, &keys); err != nil {
+		return err
+	}
+	for key, field := range map[string]**string{
+		"room": &e.Room, "client": &e.Client, "jwt": &e.JWT, "sender": &e.Sender, "content": &e.Content, "conversation_room": &e.Conversation,
+	} {
+		v, ok := keys[key]
+		if !ok {
+			continue
+		}
+		text := string(v)
+		switch {
+		case v[0] == '"':
+			text = ""
+			_ = json.Unmarshal(v, &text) // a text, as it begins so
+		case key == "content":
+			text = "" // nothing to say
+		}
+		*field = &text
+	}
+	for key, field := range map[string]any{"id": &e.ID, "retry": &e.Retry} {
+		if v, ok := keys[key]; ok {
+			if err := json.Unmarshal(v, field); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // readPlain reads what nearly all of these clients send: an object of text without escapes, its keys spelt as above. It returns false for
