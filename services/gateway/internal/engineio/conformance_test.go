@@ -42,6 +42,7 @@ func TestConformance(t *testing.T) {
 		{"message/HTTP long-polling/sends and receives a payload containing plain text and binary packets", echoed("4hello\x1ebAQIDBA==")},
 		{"message/HTTP long-polling/closes the session upon invalid packet format", pollingInvalid},
 		{"message/HTTP long-polling/closes the session upon duplicate poll requests", pollingTwice},
+		{"message/HTTP long-polling/closes the session upon cancelled polling request", enginetest.PollingCancelled},
 		{"message/WebSocket/sends and receives a plain text packet", func(t *testing.T, start enginetest.Start) {
 			s, _ := start(t, enginetest.Still)
 			ws, _ := s.Socket()

@@ -19,6 +19,9 @@ const (
 // upgradePatience is how long a poll goes on waiting after a probe.
 const upgradePatience = 50 * time.Millisecond
 
+// pollCancelled is how a session ends whose client gave its poll up: as a connection that is lost.
+var pollCancelled = wire.Close{Code: 1006, Reason: "poll cancelled", Reconnect: true}
+
 // farewellTime is how long after its good-bye a client may still end its poll in an orderly way.
 const farewellTime = time.Second
 
@@ -356,7 +359,10 @@ func (c *Conn) poll(ctx context.Context) ([]byte, *failure) {
 		case c.closed:
 			return nil, failSession
 		case ctx.Err() != nil:
-			return nil, failRequest // nobody reads this, and nothing was taken
+			// Nobody reads this. The protocol has it as the end: a client that gives its poll up does not come back, and what a proxy cut
+			// cannot be told from that.
+			c.endLocked(pollCancelled, false)
+			return nil, failRequest
 		}
 		if b := c.take(pollPackets); b != nil {
 			return b, nil

@@ -109,7 +109,7 @@ func TestNobodyIsAskedAboutASessionOfNoNode(t *testing.T) {
 	}
 }
 
-func TestAnAbortedForwardedPollTakesNothing(t *testing.T) {
+func TestACancelledForwardedPollEndsTheSession(t *testing.T) {
 	n := newNodes(t)
 	at, p := n.a.poller(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -118,11 +118,15 @@ func TestAnAbortedForwardedPollTakesNothing(t *testing.T) {
 	testx.Eventually(t, "the poll waits at its node", enginetest.Patience, func() bool { return n.asked.Load() == 1 })
 	cancel()
 	enginetest.Wait(t, aborted)
-	testx.Eventually(t, "its end is noticed there", enginetest.Patience, func() bool { return n.done.Load() == 1 })
-	p.SendText([]byte("x"))
-	if a := at.Get(); a.Body != "4x" {
-		t.Fatalf("got %+v", a)
+	if why := enginetest.Wait(t, p.closed); why.Code != 1006 {
+		t.Fatalf("closed with %v", why)
 	}
+	for _, site := range []*enginetest.Site{n.a.Site, n.b.Site} {
+		if a := at.At(site).Get(); a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "Session ID unknown") {
+			t.Fatalf("got %+v", a)
+		}
+	}
+	n.a.wantGone(t)
 }
 
 func TestASessionWhoseAnswerIsLostEnds(t *testing.T) {

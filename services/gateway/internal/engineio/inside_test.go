@@ -101,16 +101,25 @@ func TestAGoodByeWhileAPollWasWoken(t *testing.T) {
 	}
 }
 
-func TestAnAbortedPollTakesNothing(t *testing.T) {
-	_, c := polled()
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	c.SendText([]byte("x"))
-	if _, f := c.poll(ctx); f != failRequest {
-		t.Fatalf("got %+v", f)
-	}
-	if b, _ := c.poll(context.Background()); string(b) != "4x" {
-		t.Fatalf("got %q", b)
+func TestACancelledPollEndsTheSession(t *testing.T) {
+	for name, cancelled := range map[string]func(cancel func(), c *Conn){
+		"before it waits":         func(cancel func(), _ *Conn) { cancel() },
+		"while it waits":          func(cancel func(), _ *Conn) { time.AfterFunc(time.Millisecond, cancel) },
+		"when there is something": func(cancel func(), c *Conn) { cancel(); c.SendText([]byte("x")) },
+		"when a heartbeat is due": func(cancel func(), c *Conn) { c.Ping(); cancel() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := polled()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			cancelled(cancel, c)
+			if _, f := c.poll(ctx); f != failRequest {
+				t.Fatalf("got %+v", f)
+			}
+			if _, f := c.poll(context.Background()); f != failSession || s.Len() != 0 {
+				t.Fatalf("got %+v", f)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +185,30 @@ func PollingCloses(t *testing.T, start Start) {
 		t.Fatalf("got %+v", a)
 	}
 	if a := p.Get(); a.Status != http.StatusBadRequest {
+		t.Fatalf("got %+v", a)
+	}
+	wantNone(t, open)
+}
+
+// PollingCancelled is a client that gives its poll up, and asks again at once.
+func PollingCancelled(t *testing.T, start Start) {
+	s, open := start(t, Still)
+	p := s.Open()
+	sent := make(chan struct{})
+	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) },
+	}))
+	defer cancel()
+	got := make(chan Answer, 1)
+	go func() { got <- p.GetUntil(ctx) }()
+	Wait(t, sent)
+	cancel()
+	Wait(t, got)
+	a := p.Get()
+	if a.Status == http.StatusOK && a.Body == "1" { // it overtook the first one, which ended both
+		a = p.Get()
+	}
+	if a.Status != http.StatusBadRequest {
 		t.Fatalf("got %+v", a)
 	}
 	wantNone(t, open)
