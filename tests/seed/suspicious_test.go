@@ -31,7 +31,11 @@ var useless = []string{`null`, `""`, `0`, `7`, `-1.5`, `true`, `false`, `[]`, `[
 // raw posts a body as it stands.
 func (e *env) raw(path, media, body string) answer {
 	e.t.Helper()
-	return answer{e.d.do(e.t, command{Do: "http", Method: "POST", Path: path, Headers: map[string]string{"Content-Type": media}, Raw: body})}
+	headers := map[string]string{}
+	if media != "" {
+		headers["Content-Type"] = media
+	}
+	return answer{e.d.do(e.t, command{Do: "http", Method: "POST", Path: path, Headers: headers, Raw: body})}
 }
 
 // object is a JSON object of these keys, one of them with another value; "" leaves it out.
@@ -93,6 +97,26 @@ func keysOfRoutes(e *env) {
 		post("/admin/kill_token", object(kill, "user_token_terminate", v), string(want))
 	}
 	post("/admin/kill_token", object(kill, "", ""), `{"error":"No JWT for user `+user+`"}`) // registered, never logged in
+
+	// A page of another site cannot make its visitor's browser do any of it, and what pages may send anywhere is no JSON.
+	right := object(login, "", "")
+	for _, h := range []map[string]string{
+		{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://127.0.0.1:1"},
+	} {
+		for path, body := range map[string]any{"/log_in": login, "/admin/get_info": admin, "/admin/kill_token": kill} {
+			if a := e.http("POST", path, h, body); a.Status != 403 || !strings.Contains(a.Text, `"error"`) || strings.Contains(a.Text, "token") {
+				e.t.Errorf("%s with %v: %d %s", path, h, a.Status, a.Text)
+			}
+		}
+	}
+	for _, media := range []string{"text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
+		e.raw("/log_in", media, right).is(e.t, "a login as "+media, missing)
+		e.raw("/admin/get_info", media, object(admin, "", "")).is(e.t, "get_info as "+media, denied)
+		e.raw("/admin/kill_token", media, object(kill, "", "")).is(e.t, "kill_token as "+media, denied)
+	}
+	if a := e.raw("/log_in", "", right); a.Status != 200 || !strings.Contains(a.Text, `"success"`) {
+		e.t.Errorf("a login that names no media type: %d %s", a.Status, a.Text)
+	}
 
 	// None of it counts as a wrong password.
 	jwt := e.login(user, harness.Password)

@@ -76,6 +76,19 @@ func (e *Edge) OriginAllowed(r *http.Request) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && !e.secure(r)
 }
 
+// SiteAllowed is OriginAllowed for requests that act without a token in a header of their own, so that the page of another site could have made
+// them. A browser that names no origin still says whether it was another site's.
+func (e *Edge) SiteAllowed(r *http.Request) bool {
+	if r.Header.Get("Origin") != "" {
+		return e.OriginAllowed(r)
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return false
+	}
+	return true
+}
+
 func (e *Edge) secure(r *http.Request) bool {
 	if r.TLS != nil {
 		return true

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"strings"
 	"time"
@@ -46,8 +47,28 @@ func (f seedFields) credentials() (c api.Credentials, ok bool) {
 	return api.Credentials{Username: user, Password: password}, ok1 && ok2
 }
 
+// fromOwnSite is a route of the old clients, which are no pages: one of another site gets no answer to what it makes its visitor's browser ask.
+func (h *handler) fromOwnSite(route func(http.ResponseWriter, *http.Request) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if !h.edge.SiteAllowed(r) {
+			return seedProblem(w, errOrigin)
+		}
+		return route(w, r)
+	}
+}
+
+// isJSON is what the original takes for JSON, and a request that does not say what it brings. The types that any page may send to any site are none.
+func isJSON(r *http.Request) bool {
+	said := r.Header.Get("Content-Type")
+	kind, _, _ := mime.ParseMediaType(said) // "" when it is none
+	return said == "" || kind == "application/json" || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")
+}
+
 // seedBody reads a JSON object; nil when there is none. tooLong: there is more of it than anybody needs.
 func seedBody(w http.ResponseWriter, r *http.Request) (f seedFields, tooLong bool) {
+	if !isJSON(r) {
+		return nil, false
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var most *http.MaxBytesError
 	if errors.As(err, &most) {

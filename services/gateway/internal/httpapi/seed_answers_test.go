@@ -32,6 +32,8 @@ func TestSeedAnswers(t *testing.T) {
 		away    = `{"result":"cannot be reached now; try again","error":"cannot be reached now; try again"}`
 		list    = `{"contacts":{"Avi":"Avi&Lisa","Zoë":"Lisa&Zoë"},"currently_online":["Avi"],"all_existing_contacts":["Avi","Lisa","Zoë"]}`
 		wrong   = `{"result":"Invalid credentials"}`
+		in      = `{"result":"success","token":"a.b.c"}`
+		foreign = `{"result":"pages of this origin may not use this server","error":"pages of this origin may not use this server"}`
 		login   = "POST /log_in"
 		contact = "GET /get_contacts_list/{username}"
 		info    = "POST /admin/get_info"
@@ -50,7 +52,30 @@ func TestSeedAnswers(t *testing.T) {
 		want                string // the body; "" where it is a problem
 	}{
 		{login, "", cred, nil, nil, 200, `{"result":"success","token":"a.b.c"}`},
-		{login, "", cred, []string{"Content-Type: text/plain"}, nil, 200, `{"result":"success","token":"a.b.c"}`},
+		{login, "", cred, []string{"Content-Type: application/json; charset=utf-8"}, nil, 200, in},
+		{login, "", cred, []string{"Content-Type: application/vnd.x+json"}, nil, 200, in},
+		{login, "", cred, []string{"Content-Type: "}, nil, 200, in}, // nothing is said
+		// What any page may send to any site.
+		{login, "", cred, []string{"Content-Type: text/plain"}, nil, 200, invalid},
+		{login, "", cred, []string{"Content-Type: text/plain; charset=application/json"}, nil, 200, invalid},
+		{login, "", cred, []string{"Content-Type: application/x-www-form-urlencoded"}, nil, 200, invalid},
+		{login, "", cred, []string{"Content-Type: multipart/form-data; boundary=x"}, nil, 200, invalid},
+		{login, "", cred, []string{"Content-Type: ;application/json"}, nil, 200, invalid},
+		{info, "", admin, []string{"Content-Type: text/plain"}, nil, 200, denied},
+		{end, "", kill, []string{"Content-Type: text/plain"}, func(w *world) { w.ended = 2 }, 200, denied},
+		// A page of another site, and a browser that names no origin.
+		{login, "", cred, []string{"Origin: https://evil.example"}, nil, 403, foreign},
+		{login, "", cred, []string{"Origin: null"}, nil, 403, foreign},
+		{login, "", cred, []string{"Sec-Fetch-Site: cross-site"}, nil, 403, foreign},
+		{login, "", cred, []string{"Sec-Fetch-Site: same-site"}, nil, 403, foreign},
+		{contact, at, "", append([]string{"Origin: https://evil.example"}, lisa...), nil, 403, foreign},
+		{info, "", admin, []string{"Origin: https://evil.example"}, nil, 403, foreign},
+		{end, "", kill, []string{"Origin: https://evil.example"}, func(w *world) { w.ended = 2 }, 403, foreign},
+		{end, "", kill, []string{"Sec-Fetch-Site: cross-site"}, func(w *world) { w.ended = 2 }, 403, foreign},
+		// The server's own pages, an allowed origin, and a person's own hand.
+		{login, "", cred, []string{"Origin: http://example.com", "Sec-Fetch-Site: same-origin"}, nil, 200, in},
+		{login, "", cred, []string{"Origin: https://chat.example", "Sec-Fetch-Site: cross-site"}, nil, 200, in},
+		{login, "", cred, []string{"Sec-Fetch-Site: none"}, nil, 200, in},
 		{login, "", cred, nil, fail("login", wire.E(wire.Unauthenticated, "no")), 200, `{"result":"Invalid credentials"}`},
 		{login, "", cred, nil, fail("login", wire.E(wire.Forbidden, "disabled")), 200, `{"result":"Invalid credentials"}`},
 		{login, "", `{"username":"Lisa"}`, nil, nil, 200, invalid},
@@ -134,7 +159,9 @@ func TestSeedAnswers(t *testing.T) {
 			if c.target == "" {
 				c.target = path
 			}
-			r := ask(w.handler(t, testConfig()), strings.ToUpper(method), c.target, "", c.body, c.headers...)
+			cfg := testConfig()
+			cfg.AllowedOrigins = []string{"https://chat.example"}
+			r := ask(w.handler(t, cfg), strings.ToUpper(method), c.target, "", c.body, c.headers...)
 			if got := strings.TrimSpace(string(r.body)); r.StatusCode != c.status || c.want != "" && got != c.want {
 				t.Fatalf("status %d: %s\nwant %d: %s", r.StatusCode, got, c.status, c.want)
 			}
