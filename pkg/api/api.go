@@ -200,9 +200,15 @@ type DirectoryEvent struct {
 
 // ---- stored messages ----
 
+// PayloadVersion is the V of the payloads that this version writes, and the highest that its history stores.
+const PayloadVersion = 1
+
 // StoredPayload is the body of a message in a ROOMS stream. Room, seq, prev and time are the stream's.
+//
+// A change that must not be lost on the way into SQL raises V, also one that only adds a field. History stops before a payload whose V it does not
+// know, until a newer one takes over; gateways hand on those fields that they know, whatever V says.
 type StoredPayload struct {
-	V       int    `json:"v"` // 1
+	V       int    `json:"v"` // PayloadVersion; absent: 1
 	Sender  string `json:"s"`
 	ID      string `json:"i"`
 	Content string `json:"c"`

@@ -58,9 +58,15 @@ func settings(t testx.TB, natsURL, sqlURL string, change ...func(*history.Config
 // launch runs a service and does not wait for it to be ready.
 func launch(t testx.TB, natsURL, sqlURL string, change ...func(*history.Config)) *replica {
 	t.Helper()
+	return launchVersion(t, 0, natsURL, sqlURL, change...)
+}
+
+// launchVersion is launch of a history that knows payloads up to a version; 0: up to the present one.
+func launchVersion(t testx.TB, version int, natsURL, sqlURL string, change ...func(*history.Config)) *replica {
+	t.Helper()
 	r := &replica{t: t, reg: prometheus.NewRegistry()}
 	var err error
-	if r.svc, err = history.New(settings(t, natsURL, sqlURL, change...), history.Deps{Log: testx.Quiet(), Registry: r.reg}); err != nil {
+	if r.svc, err = history.New(settings(t, natsURL, sqlURL, change...), history.Deps{Log: testx.Quiet(), Registry: r.reg, Version: version}); err != nil {
 		t.Fatalf("new: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -141,7 +147,7 @@ func pair(x, y string) room.Room {
 }
 
 func message(rm room.Room, sender, id, content string, partitions int) *nats.Msg {
-	body, _ := json.Marshal(api.StoredPayload{V: 1, Sender: sender, ID: id, Content: content}) // plain fields
+	body, _ := json.Marshal(api.StoredPayload{V: api.PayloadVersion, Sender: sender, ID: id, Content: content}) // plain fields
 	m := nats.NewMsg(subject.Publish(rm, subject.Partition(rm, partitions)))
 	m.Header.Set(jetstream.MsgIDHeader, subject.MsgID(sender, id))
 	m.Data = body

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley/pkg/api"
 	"parley/pkg/lifecycle"
 	"parley/pkg/natsx"
 	"parley/pkg/obs"
@@ -38,6 +40,7 @@ type Deps struct {
 	Log      *slog.Logger
 	Registry *prometheus.Registry
 	NATS     []nats.Option
+	Version  int // of payloads, the highest that is stored; 0: api.PayloadVersion. Tests of an upgrade set it.
 }
 
 // Service is one replica. Replicas share everything by SQL and NATS.
@@ -93,6 +96,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	}
 	s.ingest = ingest.New(ingest.Config{
 		Partitions: cfg.Streams.Partitions, Owner: rand.Text(), Lease: cfg.Lease, Batch: cfg.Batch, Idle: cfg.Idle, Gather: cfg.Gather, Keep: cfg.Keep,
+		Version: cmp.Or(deps.Version, api.PayloadVersion),
 	}, ingest.Deps{
 		Log: deps.Log, JetStream: s.js, Store: s.store, Metrics: metrics, Publish: s.nc.Publish, Ensure: s.streams, Moved: applied.Moved,
 	})

@@ -113,7 +113,7 @@ func (p *Publisher) New(m Publication) *Publication {
 // Publish starts a publication that New made; Done tells its end unless Copied comes first.
 func (p *Publisher) Publish(m *Publication) {
 	// The fields are plain strings: this cannot fail.
-	m.payload, _ = json.Marshal(api.StoredPayload{V: 1, Sender: m.Sender, ID: m.ID, Content: m.Content})
+	m.payload, _ = json.Marshal(api.StoredPayload{V: api.PayloadVersion, Sender: m.Sender, ID: m.ID, Content: m.Content})
 	now := time.Now()
 	p.mu.Lock()
 	p.next++

@@ -117,6 +117,25 @@ func live(rm room.Room, seq, prev int64) bus.Copy {
 	return bus.Copy{Subject: subject.Deliver(rm), Body: body, Stream: subject.Stream(0), Seq: seq, LastSeq: prev, Time: time.Now()}
 }
 
+// A gateway of the next version may be there already: what it wrote is handed on, as far as this one knows it.
+func TestPayloadOfANewerVersionIsHandedOn(t *testing.T) {
+	r := start(t, &history{}, 10)
+	m := newMember()
+	if err := r.Add("Lisa", m); err != nil {
+		t.Fatal(err)
+	}
+	c := live(lisa, 11, 9)
+	c.Body = []byte(`{"v":2,"s":"Avi","i":"n1","c":"a poll","kind":"poll","meta":{"choices":["x","y"]},"reply_to":4}`)
+	r.Copies() <- c
+	if got := next(t, m).Message; got.Seq != 11 || got.Sender != "Avi" || got.ID != "n1" || got.Content != "a poll" || *got.Prev != 9 {
+		t.Fatalf("%+v", got)
+	}
+	c = live(lisa, 12, 11)
+	c.Body = []byte(`{"v":3,"s":["Avi"],"i":{},"c":[]}`) // nothing that this one can read: it is counted, and nothing breaks
+	r.Copies() <- c
+	nothing(t, r, m, lisa, 13)
+}
+
 func announce(r *Router, from, to int64, rows ...api.Row) {
 	b, _ := json.Marshal(api.Applied{P: 0, From: from, To: to, Rows: rows})
 	r.Applied(b)

@@ -25,6 +25,7 @@ type Config struct {
 	Idle       time.Duration // a batch ends when nothing came for this
 	Gather     time.Duration // or when its first message has waited for this
 	Keep       int64         // youngest messages that stay in a stream after SQL has them
+	Version    int           // highest version of payloads that is stored
 }
 
 // Deps of ingest.
@@ -53,6 +54,10 @@ type Ingest struct {
 // ErrRefused: the stream is not the one that SQL was filled from, or lacks messages that SQL needs. Nothing of the partition is read until
 // somebody has repaired that.
 var ErrRefused = errors.New("the stream does not go on where SQL ends")
+
+// ErrVersion: a newer version wrote the next message of the stream. Stored by this one it would lose what is new in it, for good. Everything before it
+// is stored, and the partition is left to a replica of the newer version.
+var ErrVersion = errors.New("the stream has messages of a newer version of Parley")
 
 // New prepares; Run begins.
 func New(cfg Config, deps Deps) *Ingest {
@@ -100,6 +105,7 @@ const (
 	sqlTime    = 3 * time.Second
 	commitTime = 30 * time.Second
 	refusedFor = 2 * time.Second // between two looks at a stream that was refused
+	leftFor    = 3 * time.Second // before a partition that was left to a newer version is tried again: longer than that one stands by
 	maxBackoff = 5 * time.Second
 )
 
@@ -107,23 +113,19 @@ const (
 func (in *Ingest) partition(ctx context.Context, p int) {
 	log := in.deps.Log.With("partition", p)
 	m := in.deps.Metrics
-	owned, refused := m.owned.WithLabelValues(label(p)), m.refused.WithLabelValues(label(p))
+	owned, refused, newer := m.owned.WithLabelValues(label(p)), m.refused.WithLabelValues(label(p)), m.newer.WithLabelValues(label(p))
 	backoff := 100 * time.Millisecond
+	left := false // the last time ended before a message of a newer version
 	defer func() {
 		owned.Set(0)
-		// ctx has ended; the next owner should not have to wait.
-		rel, cancel := context.WithTimeout(context.WithoutCancel(ctx), sqlTime)
-		defer cancel()
-		if err := in.deps.Store.Release(rel, p, in.cfg.Owner); err != nil {
-			log.Warn("the partition was not given back", "error", err)
-		}
+		in.release(ctx, p, log) // the next owner should not have to wait
 	}()
 	for ctx.Err() == nil {
 		st, err := in.acquire(ctx, p)
 		wait := standby
 		if err == nil {
 			owned.Set(1)
-			s := &session{in: in, p: p, log: log, state: st}
+			s := &session{in: in, p: p, log: log, state: st, left: left}
 			err = s.run(ctx)
 			owned.Set(0)
 			if s.worked {
@@ -134,6 +136,9 @@ func (in *Ingest) partition(ctx context.Context, p int) {
 			return
 		}
 		refused.Set(0)
+		if left = errors.Is(err, ErrVersion); !left {
+			newer.Set(0)
+		}
 		switch {
 		case errors.Is(err, store.ErrLost):
 			in.setTrouble(p, nil) // another replica's now
@@ -145,6 +150,12 @@ func (in *Ingest) partition(ctx context.Context, p int) {
 				log.Error("a refused stream still takes messages", "error", err)
 			}
 			wait = refusedFor
+		case left:
+			newer.Set(1)
+			in.setTrouble(p, err)
+			log.Error("not storing what a newer version wrote; start that version's history", "error", err)
+			in.release(ctx, p, log)
+			wait = leftFor
 		default:
 			in.setTrouble(p, err)
 			m.restarts.Inc()
@@ -153,6 +164,15 @@ func (in *Ingest) partition(ctx context.Context, p int) {
 			backoff = min(2*backoff, maxBackoff)
 		}
 		pause(ctx, wait/2+rand.N(wait))
+	}
+}
+
+// release gives a partition back, also when ctx has ended.
+func (in *Ingest) release(ctx context.Context, p int, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sqlTime)
+	defer cancel()
+	if err := in.deps.Store.Release(ctx, p, in.cfg.Owner); err != nil {
+		log.Warn("the partition was not given back", "error", err)
 	}
 }
 

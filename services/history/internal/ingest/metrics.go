@@ -11,7 +11,7 @@ type Metrics struct {
 	messages, batches, aliases, unparseable, holes, purged prometheus.Counter
 	sqlErrors, restarts                                    prometheus.Counter
 	commit                                                 prometheus.Histogram
-	lag, fullness, position, refused, owned                *prometheus.GaugeVec
+	lag, fullness, position, refused, newer, owned         *prometheus.GaugeVec
 }
 
 // NewMetrics registers them.
@@ -45,6 +45,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		fullness:    gauge("stream_fullness_ratio", "Size of the stream as a part of its maximum."),
 		position:    gauge("position", "Seq up to which SQL has the partition."),
 		refused:     gauge("partition_refused", "1 while the stream and SQL do not belong together and nothing is read."),
+		newer:       gauge("partition_newer", "1 while the next message was written by a newer version of Parley, which this one does not store."),
 		owned:       gauge("partition_owned", "1 while this replica reads the partition."),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_history_commit_seconds", Help: "Time of one transaction of ingest.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),

@@ -3,6 +3,9 @@ package ingest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -25,9 +28,12 @@ var (
 	errText   = errors.New("a name or an id cannot be stored")
 )
 
-// parse reads a message of the stream of partition p.
-func parse(msg jetstream.Msg, p int, seq, sentAt int64) (store.Message, error) {
+// parse reads a message of the stream of partition p. ErrVersion comes before anything else: what a newer version wrote is not for this one to judge.
+func parse(msg jetstream.Msg, p, known int, seq, sentAt int64) (store.Message, error) {
 	m := store.Message{Seq: seq, SentAt: sentAt}
+	if v := version(msg.Data()); v > known {
+		return m, fmt.Errorf("%w: seq %d has version %d, this history knows up to %d", ErrVersion, seq, v, known)
+	}
 	in, rm, err := subject.ParsePublish(msg.Subject())
 	if err != nil {
 		return m, err
@@ -47,6 +53,21 @@ func parse(msg jetstream.Msg, p int, seq, sentAt int64) (store.Message, error) {
 	}
 	m.Room, m.ByB, m.ID, m.Content = rm, body.Sender == rm.B, body.ID, []byte(body.Content)
 	return m, nil
+}
+
+// version is a payload's; what is no JSON object has none, and one that is not a number is above all.
+func version(body []byte) int {
+	var v struct {
+		V json.RawMessage `json:"v"`
+	}
+	if json.Unmarshal(body, &v) != nil || v.V == nil || string(v.V) == "null" {
+		return 1
+	}
+	n, err := strconv.Atoi(string(v.V))
+	if err != nil {
+		return math.MaxInt
+	}
+	return n
 }
 
 // storable: PostgreSQL takes neither U+0000 nor what is not UTF-8 as text.

@@ -24,6 +24,7 @@ type session struct {
 	announced int64 // To of the last announcement
 	consumer  *consumer
 	info      *jetstream.StreamInfo
+	left      bool // the last session ended before a message of a newer version, and nothing shows yet that this one will not
 	warned    bool // that the stream is half full
 	worked    bool // something was committed
 	stalled   int  // looks at the stream in a row that found messages which the consumer does not bring
@@ -42,7 +43,9 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.consumer.open(ctx, s.state.Seq+1); err != nil {
 		return err
 	}
-	s.in.setTrouble(s.p, nil)
+	if !s.left {
+		s.in.setTrouble(s.p, nil)
+	}
 	s.in.deps.Moved(s.p, s.state.Seq)
 	s.announced = s.state.Seq
 	s.announce(nil)
@@ -88,6 +91,7 @@ func (s *session) batch(ctx context.Context, first jetstream.Msg) error {
 	defer end.Stop()
 	idle := time.NewTimer(cfg.Idle)
 	defer idle.Stop()
+	var newer error
 gather:
 	for len(b.Messages) < cfg.Batch {
 		var msg jetstream.Msg
@@ -105,11 +109,18 @@ gather:
 				return nil
 			}
 		}
-		if err := s.add(ctx, &b, msg); err != nil {
+		if err := s.add(ctx, &b, msg); errors.Is(err, ErrVersion) {
+			newer = err
+			break
+		} else if err != nil {
 			return err
 		}
 	}
-	return s.commit(ctx, &b)
+	// What came before a message of a newer version is stored.
+	if err := s.commit(ctx, &b); err != nil {
+		return err
+	}
+	return newer
 }
 
 // add puts a message into the batch, after a look at its place in the stream.
@@ -134,8 +145,11 @@ func (s *session) add(ctx context.Context, b *store.Batch, msg jetstream.Msg) er
 		}
 		s.log.Error("messages were deleted from the stream before they were in SQL", "after", b.To, "before", seq)
 	}
+	m, err := parse(msg, s.p, s.in.cfg.Version, seq, meta.Timestamp.UnixMilli())
+	if errors.Is(err, ErrVersion) {
+		return err
+	}
 	b.To = seq
-	m, err := parse(msg, s.p, seq, meta.Timestamp.UnixMilli())
 	if err != nil {
 		s.in.deps.Metrics.unparseable.Inc()
 		s.log.Error("a message was skipped", "seq", seq, "subject", msg.Subject(), "error", err)
@@ -163,11 +177,20 @@ func (s *session) commit(ctx context.Context, b *store.Batch) error {
 	m.messages.Add(float64(len(b.Messages)))
 	m.aliases.Add(float64(aliases))
 	s.worked, s.stalled = true, 0
+	s.moves()
 	s.state.Seq = b.To
 	s.in.deps.Moved(s.p, b.To)
 	m.position.WithLabelValues(label(s.p)).Set(float64(b.To))
 	s.announce(b.Messages)
 	return nil
+}
+
+// moves notes that the session has got past the place at which the last one ended.
+func (s *session) moves() {
+	if s.left {
+		s.left = false
+		s.in.setTrouble(s.p, nil)
+	}
 }
 
 // idle renews the lease, announces where SQL is, and looks at the stream.
@@ -193,6 +216,7 @@ func (s *session) idle(ctx context.Context) error {
 		}
 	} else {
 		s.stalled = 0
+		s.moves()
 	}
 	return s.retain(ctx)
 }
