@@ -115,6 +115,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.node = rand.Text()[:12]
 	s.engine = engineio.New(engineio.Config{
 		PingInterval: cfg.Seed.PingInterval, PingTimeout: cfg.Seed.PingTimeout, MaxPayload: cfg.Session.FrameBytes, MaxBody: maxPollBody,
+		FramesPerSecond: cfg.Session.FramesPerSecond, FrameBurst: cfg.Session.SeedBurst(),
 		Budget: budget, Origin: edge.OriginAllowed, Node: s.node, Forward: s.forward,
 	}, s.seed.Accept)
 	registerEngine(deps.Registry, s.engine)

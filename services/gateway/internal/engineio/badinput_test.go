@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"parley/pkg/wire"
+	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/engineio/enginetest"
 	"parley/services/gateway/internal/socketio/echo"
 )
@@ -124,6 +125,56 @@ func TestBadWebSocketMessages(t *testing.T) {
 	ws.WantClose(wire.CloseTooLarge.Code)
 	enginetest.Wait(t, p.closed)
 	others()
+}
+
+// TestEveryPacketCounts: none stands outside the limit, whatever it is and whatever brings it; and nobody needs two probes.
+func TestEveryPacketCounts(t *testing.T) {
+	const burst = 20
+	r := newRig(t, enginetest.Still, func(c *engineio.Config) { c.FramesPerSecond, c.FrameBurst = 1, burst })
+	for name, packet := range map[string]string{"messages": "4x", "empty messages": "4", "binary messages": "bAQI=", "pongs": "3", "noops": "6"} {
+		t.Run(name, func(t *testing.T) {
+			c, p := r.poller(t)
+			// All in one payload, and in payloads of their own.
+			if a := c.Post(strings.Repeat(packet+"\x1e", burst/2-1) + packet); a.Status != http.StatusOK {
+				t.Fatalf("got %+v", a)
+			}
+			for range burst {
+				c.Post(packet)
+			}
+			if why := enginetest.Wait(t, p.closed); why != wire.CloseRate || len(p.got) > burst {
+				t.Fatalf("ended with %v after %d", why, len(p.got))
+			}
+			if a := c.Get(); a.Status != http.StatusBadRequest {
+				t.Fatalf("got %+v", a)
+			}
+			for _, open := range []func(*testing.T) (*enginetest.Socket, *program){r.socket, r.upgraded} {
+				ws, p := open(t)
+				for range 2 * burst {
+					if packet[0] == 'b' {
+						ws.SendBinary(1, 2)
+					} else {
+						ws.Send(packet)
+					}
+				}
+				ws.WantClose(wire.CloseRate.Code)
+				if why := enginetest.Wait(t, p.closed); why != wire.CloseRate || len(p.got) > burst {
+					t.Fatalf("ended with %v after %d", why, len(p.got))
+				}
+			}
+		})
+	}
+	t.Run("probes", func(t *testing.T) {
+		c, p := r.poller(t)
+		ws := c.Upgrade()
+		ws.Send("2probe", "2probe")
+		ws.WantClose(wire.CloseProtocol.Code)
+		p.SendText([]byte("x")) // the session goes on polling
+		if a := c.Get(); a.Body != "4x" {
+			t.Fatalf("got %+v", a)
+		}
+		c.Post("1")
+	})
+	r.wantGone(t)
 }
 
 func TestTinyPackets(t *testing.T) {

@@ -34,7 +34,8 @@ type Conn struct {
 	cookie  string // of a polling session
 	handler Handler
 
-	recv sync.Mutex
+	recv  sync.Mutex
+	limit wsconn.Bucket // of packets; under recv
 
 	mu      sync.Mutex
 	ws      *wsconn.Conn // the transport; nil while it is long-polling
@@ -455,6 +456,10 @@ func (c *Conn) packet(p packet) bool {
 	closed := c.closed
 	c.mu.Unlock()
 	if closed {
+		return false
+	}
+	if n := c.srv.cfg.FramesPerSecond; n > 0 && !c.limit.Allow(n, c.srv.cfg.FrameBurst, time.Now()) {
+		c.end(wire.CloseRate, false)
 		return false
 	}
 	switch {

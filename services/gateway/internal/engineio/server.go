@@ -24,7 +24,10 @@ type Config struct {
 	MaxPayload   int           // bytes: largest packet that a client may send; it is told to make no larger bodies of a POST either
 	MaxBody      int           // bytes: largest body of a POST that is read, from clients that do not listen; at least MaxPayload
 	Budget       *wsconn.Budget
-	Origin       func(*http.Request) bool // whether the page that asks may; nil: any
+	// FramesPerSecond and FrameBurst limit the packets that a connection may send, whatever they are and whatever brings them; 0: no limit.
+	FramesPerSecond, FrameBurst int
+
+	Origin func(*http.Request) bool // whether the page that asks may; nil: any
 
 	// Node names this server among several behind one address; session ids begin with it. "" when it is the only one.
 	Node string

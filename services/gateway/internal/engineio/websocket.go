@@ -86,7 +86,7 @@ func (u *upgrading) probe() {
 	c := u.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.polling == nil || c.polling.probe != u.ws {
+	if c.closed || c.polling == nil || c.polling.probe != u.ws || c.polling.probed {
 		u.ws.Close(wire.CloseProtocol)
 		return
 	}

@@ -219,10 +219,12 @@ func (h *handler) seedKill(w http.ResponseWriter, r *http.Request) error {
 	return seedProblem(w, err)
 }
 
-// socketIO passes a request on. Those of a session that is held here are limited by the session; others count as requests of their address.
+// socketIO passes a request on. The polls of a session that is held here are limited by the session; all else counts as a request of its address.
 func (h *handler) socketIO(w http.ResponseWriter, r *http.Request) {
-	sid := r.URL.Query().Get("sid")
-	if (sid == "" || h.Held == nil || !h.Held(sid)) && !h.admit(w, r, SocketIORoute) {
+	q := r.URL.Query()
+	sid := q.Get("sid")
+	poll := q.Get("transport") == "polling" && (r.Method == http.MethodGet || r.Method == http.MethodPost)
+	if !(poll && sid != "" && h.Held != nil && h.Held(sid)) && !h.admit(w, r, SocketIORoute) {
 		return
 	}
 	if h.cors(w, r) {

@@ -322,6 +322,10 @@ func TestSocketIORate(t *testing.T) {
 		}
 	}
 	ask(h, "GET", q+"&sid=x", "", "")
+	// Of a session, polls only are the session's own business.
+	for _, r := range []reply{ask(h, "DELETE", q+"&sid="+s.conn.SID(), "", ""), ask(h, "GET", strings.Replace(q, "polling", "websocket", 1)+"&sid="+s.conn.SID(), "", "", upgrade...)} {
+		r.wants(t, 429, wire.RateLimited)
+	}
 	for method, target := range map[string]string{"GET": q, "POST": q + "&sid=other.x"} {
 		r := ask(h, method, target, "", "")
 		r.wants(t, 429, wire.RateLimited)

@@ -19,6 +19,9 @@ import (
 // Subprotocol is what the server selects when a client offers it.
 const Subprotocol = "parley.v1"
 
+// frameBurst is how many seconds' worth of frames a connection may send at once.
+const frameBurst = 10
+
 // bearerPrefix begins the subprotocol that carries a token, for browsers, which cannot set headers.
 const bearerPrefix = "bearer."
 
@@ -27,9 +30,9 @@ type native struct {
 	hub    *Hub
 	conn   *wsconn.Conn
 	opened time.Time
-	limit  bucket  // frames; reader only
-	wrong  mistake // reader only
-	left   bool    // client_disconnection was said; reader only
+	limit  wsconn.Bucket // frames; reader only
+	wrong  mistake       // reader only
+	left   bool          // client_disconnection was said; reader only
 
 	mu sync.Mutex
 	s  *Session // nil before authentication
@@ -166,7 +169,7 @@ func hasScope(c token.Claims, want string) bool {
 
 // Frame implements wsconn.Handler.
 func (n *native) Frame(b []byte) {
-	if !n.limit.allow(n.hub.cfg.FramesPerSecond, 10*n.hub.cfg.FramesPerSecond, time.Now()) {
+	if !n.limit.Allow(n.hub.cfg.FramesPerSecond, frameBurst*n.hub.cfg.FramesPerSecond, time.Now()) {
 		n.conn.Close(wire.CloseRate)
 		return
 	}

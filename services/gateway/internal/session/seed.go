@@ -65,6 +65,9 @@ func adminText(sender string) string {
 // joinBurst lets a client join every room of a long contacts list at once.
 const joinBurst = MaxSeedContacts + 100
 
+// SeedBurst is how many packets an old client may send at once.
+func (c Config) SeedBurst() int { return frameBurst*c.FramesPerSecond + joinBurst }
+
 // MaxSeedContacts is how many contacts an old client is served: it joins each one's room.
 const MaxSeedContacts = 1000
 
@@ -136,8 +139,8 @@ type seedConn struct {
 	release func()
 
 	// Of the reader.
-	limit   bucket
 	wrong   mistake
+	entries mistake           // into a namespace
 	proof   [sha256.Size]byte // of the token that was found good last
 	ended   string            // the login that was ended last from here
 	counted string            // the login whose join the keep-alive began with
@@ -181,6 +184,10 @@ func (c *seedConn) setSession(s *Session) {
 
 // Connect implements socketio.Handler.
 func (c *seedConn) Connect(namespace string, _ json.RawMessage) error {
+	if c.entries.tooMany(time.Now()) {
+		c.Close(wire.CloseRate)
+		return errors.New(wire.CloseRate.Reason)
+	}
 	if namespace != socketio.Root {
 		//lint:ignore ST1005 the reference implementation's text
 		return errors.New("Invalid namespace")
@@ -249,10 +256,6 @@ func (c *seedConn) signOut(deliberate bool) {
 
 // Event implements socketio.Handler.
 func (c *seedConn) Event(e socketio.Event) {
-	if !c.limit.allow(c.hub().cfg.FramesPerSecond, 10*c.hub().cfg.FramesPerSecond+joinBurst, time.Now()) {
-		c.Close(wire.CloseRate)
-		return
-	}
 	var in seedEvent
 	switch {
 	case len(e.Attachments) > 0:

@@ -474,6 +474,32 @@ func TestTooMuchEndsTheConnection(t *testing.T) {
 	}
 }
 
+// TestComingAndGoingWithoutAnEventIsCounted: entering and leaving the namespace costs more than an event, and needs no token.
+func TestComingAndGoingWithoutAnEventIsCounted(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	for name, packets := range map[string]string{"in and out": "41\x1e40", "another namespace": "40/other,"} {
+		c := w.client()
+		for range wire.DefaultBadFramesAMinute + 1 {
+			c.ws.Send(strings.Split(packets, "\x1e")...)
+		}
+		c.ws.WantClose(wire.CloseRate.Code)
+		p := w.site.Open()
+		p.Post("40\x1e" + strings.Repeat(packets+"\x1e", wire.DefaultBadFramesAMinute+1) + "6")
+		if a := p.Get(); a.Status != http.StatusBadRequest {
+			t.Fatalf("%s: got %+v", name, a)
+		}
+	}
+	// As often as anybody has reason to.
+	c := w.client()
+	for range 10 {
+		c.ws.Send("41", "40")
+		if m := c.ws.Next(); !strings.HasPrefix(m.Data, "40{") {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+}
+
 func TestNobodySignedInForTooLong(t *testing.T) {
 	w := newSeedWorld(t, nil)
 	c := w.client()

@@ -67,7 +67,8 @@ func newSeedWorld(t *testing.T, change func(*Config, *SeedConfig)) *seedWorld {
 		return func() { w.mu.Lock(); defer w.mu.Unlock(); w.admitted-- }, nil
 	})
 	w.budget = &wsconn.Budget{PerConn: 1 << 20, Total: 1 << 30}
-	w.server = engineio.New(engineio.Config{PingInterval: cfg.PingInterval, PingTimeout: cfg.PingTimeout, MaxPayload: w.hub.cfg.FrameBytes, Budget: w.budget}, w.seed.Accept)
+	w.server = engineio.New(engineio.Config{PingInterval: cfg.PingInterval, PingTimeout: cfg.PingTimeout, MaxPayload: w.hub.cfg.FrameBytes, Budget: w.budget,
+		FramesPerSecond: w.hub.cfg.FramesPerSecond, FrameBurst: w.hub.cfg.SeedBurst()}, w.seed.Accept)
 	t.Cleanup(func() { // after the clients and the server
 		testx.Eventually(t, "every connection and its place is gone", 20*time.Second, func() bool {
 			w.mu.Lock()

@@ -201,8 +201,11 @@ func (c *Conn) handle(p packet, attachments [][]byte) {
 		f := c.acks[p.id]
 		delete(c.acks, p.id)
 		c.mu.Unlock()
+		if f == nil {
+			return // nobody asked for it, or twice
+		}
 		var args []json.RawMessage
-		if json.Unmarshal(p.data, &args) == nil && f != nil { // nil: nobody asked for it, or twice
+		if json.Unmarshal(p.data, &args) == nil {
 			f(args, attachments)
 		}
 	}

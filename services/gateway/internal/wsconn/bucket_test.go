@@ -1,4 +1,4 @@
-package session
+package wsconn
 
 import (
 	"testing"
@@ -6,23 +6,23 @@ import (
 )
 
 func TestBucket(t *testing.T) {
-	var b bucket
+	var b Bucket
 	now := time.Now()
 	for i := range 50 {
-		if !b.allow(10, 50, now) {
+		if !b.Allow(10, 50, now) {
 			t.Fatalf("the burst ended at %d", i)
 		}
 	}
-	if b.allow(10, 50, now) {
+	if b.Allow(10, 50, now) {
 		t.Fatal("more than the burst")
 	}
 	now = now.Add(time.Second)
 	for range 10 {
-		if !b.allow(10, 50, now) {
+		if !b.Allow(10, 50, now) {
 			t.Fatal("a second brings ten")
 		}
 	}
-	if b.allow(10, 50, now) {
+	if b.Allow(10, 50, now) {
 		t.Fatal("and no more")
 	}
 }
