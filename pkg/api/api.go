@@ -361,12 +361,17 @@ type CatchUpItem struct {
 	Cont string `json:"cont,omitempty"`
 	// Upto, when given, leaves out messages of partition p above Upto[p].
 	Upto []int64 `json:"upto,omitempty"`
+	// Begin asks for CatchUpResult.Begin; it needs Upto.
+	Begin bool `json:"begin,omitempty"`
 }
 
 // CatchUpResult is the answer to the item at the same index.
 type CatchUpResult struct {
 	Messages []StoredMessage `json:"messages"`       // oldest first within a room; rooms one after the other; no aliases
 	Cont     string          `json:"cont,omitempty"` // not "" when there is more
+	// Begin is, per partition, the highest seq such that all messages of the whole answer lie above it, at most Upto: who starts
+	// from it again misses none of them. It comes with the first part of an answer; nil when it was not asked for or cannot be told.
+	Begin []int64 `json:"begin,omitempty"`
 }
 
 // CatchUpResponse answers all items from one snapshot of the database.

@@ -27,6 +27,7 @@ const (
 	EvContactAdded   = "contact_added"
 	EvContactRemoved = "contact_removed"
 	EvGoingAway      = "going_away"
+	EvCatchingUp     = "catching_up"
 	EvCaughtUp       = "caught_up"
 	EvError          = "error"
 )
@@ -35,7 +36,7 @@ const (
 var (
 	ClientEvents = []string{EvAuthenticate, EvRefreshToken, EvJoin, EvSend, EvTyping, EvRead, EvWatch, EvAlive, EvDisconnection}
 	ServerEvents = []string{EvWelcome, EvAck, EvAccepted, EvReceived, EvPresence, EvTyping, EvRead, EvDelivered, EvContactAdded,
-		EvContactRemoved, EvGoingAway, EvCaughtUp, EvError}
+		EvContactRemoved, EvGoingAway, EvCatchingUp, EvCaughtUp, EvError}
 )
 
 // Frame is one JSON object on the socket.
@@ -136,8 +137,15 @@ type Limits struct {
 
 // Ack is the data of ack: only the fields that the answered event has.
 type Ack struct {
-	Joined []string `json:"joined,omitempty"` // ["*"] for all
-	Resume string   `json:"resume,omitempty"`
+	Joined  []string  `json:"joined,omitempty"`  // ["*"] for all
+	Refused []Refusal `json:"refused,omitempty"` // of a list of rooms, those that were not joined
+	Resume  string    `json:"resume,omitempty"`
+}
+
+// Refusal is a room, as the client wrote it, that could not be joined, or whose place in since does not count.
+type Refusal struct {
+	Room string `json:"room"`
+	Code Code   `json:"code"`
 }
 
 // Message is the data of received_message and, without Sender and Content, of message_accepted.
@@ -175,6 +183,11 @@ type Contact struct {
 // GoingAway is the data of going_away.
 type GoingAway struct {
 	ReconnectInMS int64 `json:"reconnect_in_ms"`
+}
+
+// CatchingUp is the data of catching_up: where the catch-up that follows begins.
+type CatchingUp struct {
+	Resume string `json:"resume"`
 }
 
 // CaughtUp is the data of caught_up.

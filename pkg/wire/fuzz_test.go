@@ -66,7 +66,7 @@ func dataTypes() map[string]func() any {
 		EvSend: func() any { return &Send{} }, EvTyping: func() any { return &Marker{} }, EvRead: func() any { return &Marker{} }, EvWatch: func() any { return &Watch{} },
 		EvWelcome: func() any { return &Welcome{} }, EvAck: func() any { return &Ack{} }, EvAccepted: func() any { return &Message{} }, EvReceived: func() any { return &Message{} },
 		EvPresence: func() any { return &Presence{} }, EvDelivered: func() any { return &Marker{} }, EvContactAdded: func() any { return &Contact{} },
-		EvContactRemoved: func() any { return &Contact{} }, EvGoingAway: func() any { return &GoingAway{} }, EvCaughtUp: func() any { return &CaughtUp{} }, EvError: func() any { return &Error{} },
+		EvContactRemoved: func() any { return &Contact{} }, EvGoingAway: func() any { return &GoingAway{} }, EvCatchingUp: func() any { return &CatchingUp{} }, EvCaughtUp: func() any { return &CaughtUp{} }, EvError: func() any { return &Error{} },
 	}
 }
 

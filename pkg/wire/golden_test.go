@@ -51,6 +51,7 @@ func frames() []struct {
 	add(EvWelcome, "after authenticate", Encode(EvWelcome, Welcome{Username: "Avi"}, "1"))
 	add(EvAck, "", Encode(EvAck, Ack{}, "1"))
 	add(EvAck, "of join", Encode(EvAck, Ack{Joined: []string{room, "Avi&<b>"}}, "a\"b"))
+	add(EvAck, "of a join of which a part was refused", Encode(EvAck, Ack{Joined: []string{room}, Refused: []Refusal{{"Avi&Dana", Forbidden}}}, "1"))
 	add(EvAck, "of connection_alive", Encode(EvAck, Ack{Resume: "AAEC"}, "1"))
 	add(EvAccepted, "", AppendMessage(nil, full(), true, "7"))
 	add(EvAccepted, "bare", AppendMessage(nil, &Message{ID: "m", Room: room, Seq: 1, SentAt: at}, true, ""))
@@ -65,6 +66,7 @@ func frames() []struct {
 	add(EvContactAdded, "", Encode(EvContactAdded, Contact{"Lisa", room}, ""))
 	add(EvContactRemoved, "", Encode(EvContactRemoved, Contact{"Lisa", room}, ""))
 	add(EvGoingAway, "", Encode(EvGoingAway, GoingAway{0}, ""))
+	add(EvCatchingUp, "", Encode(EvCatchingUp, CatchingUp{"AAEC"}, ""))
 	add(EvCaughtUp, "", Encode(EvCaughtUp, CaughtUp{"AAEC"}, ""))
 	for _, c := range Codes {
 		add(EvError, string(c), EncodeError(E(c, "a sentence"), ""))

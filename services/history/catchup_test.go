@@ -36,7 +36,7 @@ func TestCatchUpStartingPoints(t *testing.T) {
 		}{
 			"what no session confirmed":      {api.CatchUpItem{}, bob[3:]},
 			"what a device did not confirm":  {api.CatchUpItem{Device: "phone"}, slices.Concat(bob[2:], lisa)},
-			"a new device":                   {api.CatchUpItem{Device: "tablet"}, all},
+			"a new device":                   {api.CatchUpItem{Device: "tablet"}, bob[3:]},
 			"a vector":                       {api.CatchUpItem{Vector: []int64{lisa[1]}}, slices.Concat(bob[2:], lisa[2:])},
 			"a vector wins over a device":    {api.CatchUpItem{Vector: []int64{lisa[3]}, Device: "phone"}, nil},
 			"since":                          {api.CatchUpItem{Since: map[string]int64{"avi&bob": 0}}, bob},
@@ -47,8 +47,8 @@ func TestCatchUpStartingPoints(t *testing.T) {
 			"no rooms":                       {api.CatchUpItem{Rooms: []string{"avi&zoe", "bogus", "", "avi&avi"}}, nil},
 			"a room of others":               {api.CatchUpItem{Rooms: []string{"bob&lisa"}}, nil},
 			"since a room of others":         {api.CatchUpItem{Rooms: []string{"bob&lisa"}, Since: map[string]int64{"bob&lisa": 0}}, nil},
-			"up to":                          {api.CatchUpItem{Device: "tablet", Upto: []int64{bob[1]}}, slices.Concat(bob[:2], lisa[:1])},
-			"up to above everything":         {api.CatchUpItem{Device: "tablet", Upto: []int64{end + 100}}, all},
+			"up to":                          {api.CatchUpItem{Vector: []int64{0}, Upto: []int64{bob[1]}}, slices.Concat(bob[:2], lisa[:1])},
+			"up to above everything":         {api.CatchUpItem{Vector: []int64{0}, Upto: []int64{end + 100}}, all},
 			"between two vectors":            {api.CatchUpItem{Vector: []int64{bob[1]}, Upto: []int64{bob[2]}}, slices.Concat(bob[2:3], lisa[1:2])},
 			"a room twice":                   {api.CatchUpItem{Rooms: []string{"avi&lisa", "avi&lisa"}, Device: "phone"}, lisa},
 			"since the same room as in all":  {api.CatchUpItem{Since: map[string]int64{"avi&lisa": lisa[0]}, Device: "phone"}, slices.Concat(bob[2:], lisa[1:])},
@@ -177,8 +177,99 @@ func TestSeventeenthDeviceReplacesTheOldest(t *testing.T) {
 			got, _ := c.catchUp(api.CatchUpItem{User: "lisa", Device: device})
 			return len(got)
 		}
-		if missed("d00") != 1 || missed("d01") != 0 || missed("d16") != 0 {
-			t.Errorf("missed: %d %d %d", missed("d00"), missed("d01"), missed("d16"))
+		// What is said from here on is missed by all; the one that was forgotten starts where its user stands.
+		next := c.send("avi", "lisa", "2", "again")
+		c.settle()
+		if missed("d01") != 1 || missed("d16") != 1 {
+			t.Errorf("missed: %d %d", missed("d01"), missed("d16"))
+		}
+		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", Device: "d16", A: "avi", B: "lisa", Seq: next}}})
+		if missed("d00") != 0 || missed("d02") != 1 || missed("d01") != 0 {
+			t.Errorf("missed: %d %d %d", missed("d00"), missed("d02"), missed("d01"))
+		}
+	})
+}
+
+// A device that nobody knows starts where its user stands, at its first join, and from then on has a place of its own.
+func TestNewDeviceStartsWhereItsUserStands(t *testing.T) {
+	onBoth(t, func(t *testing.T, sqlURL string) {
+		_, _, c := start(t, sqlURL)
+		old := c.send("bob", "avi", "1", "long ago")
+		quiet := c.send("eve", "avi", "1", "confirmed, and never again")
+		unseen := c.send("lisa", "avi", "1", "nobody has seen this")
+		c.settle()
+		confirm := func(device, peer string, seq int64) {
+			rm := pair("avi", peer)
+			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", Device: device, A: rm.A, B: rm.B, Seq: seq}}})
+		}
+		missed := func(device string) []int64 {
+			got, _ := c.catchUp(api.CatchUpItem{User: "avi", Device: device})
+			return seqs(got)
+		}
+		confirm("", "bob", old)
+		confirm("", "eve", quiet)
+		if got := missed("new"); !slices.Equal(got, []int64{unseen}) {
+			t.Fatalf("a new device missed %v", got)
+		}
+		// Other sessions go on; what they confirm is not confirmed by the device.
+		confirm("", "lisa", unseen)
+		news := c.send("zoe", "avi", "1", "a new room")
+		c.settle()
+		confirm("other", "zoe", news)
+		if got := missed("new"); !slices.Equal(got, []int64{unseen, news}) {
+			t.Errorf("a known device missed %v", got)
+		}
+		confirm("new", "zoe", news)
+		if got := missed("new"); !slices.Equal(got, []int64{unseen}) {
+			t.Errorf("and then %v", got)
+		}
+		// One that comes with a place of its own is known from then on, too.
+		c.catchUp(api.CatchUpItem{User: "avi", Device: "resumes", Vector: []int64{0}})
+		last := c.send("bob", "avi", "2", "news")
+		c.settle()
+		confirm("", "bob", last)
+		if got := missed("resumes"); !slices.Equal(got, []int64{last}) {
+			t.Errorf("one that resumed first missed %v", got)
+		}
+	})
+}
+
+// Where an answer begins is below each room's first message, not below the last one that was confirmed.
+func TestCatchUpTellsWhereItBegins(t *testing.T) {
+	onBoth(t, func(t *testing.T, sqlURL string) {
+		_, _, c := start(t, sqlURL)
+		c.send("eve", "avi", "0", "of a room of which all was confirmed")
+		for i := range 5 {
+			c.send("bob", "avi", fmt.Sprint(i), "x")
+		}
+		first := c.send("lisa", "avi", "0", "the first one that was missed, of a room without a cursor")
+		c.burst("lisa", "avi", "l", 3000)
+		bob := c.send("bob", "avi", "9", "x")
+		c.settle()
+		end := c.ends()[0]
+		for _, i := range []string{"eve", "bob"} {
+			rm := pair("avi", i)
+			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", A: rm.A, B: rm.B, Seq: first - 1}}})
+		}
+		begin := func(item api.CatchUpItem) []int64 {
+			item.User, item.Begin = "avi", true
+			return ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}}).Results[0].Begin
+		}
+		for name, tc := range map[string]struct {
+			item api.CatchUpItem
+			want []int64
+		}{
+			"all":             {api.CatchUpItem{Upto: []int64{end}}, []int64{first - 1}},
+			"one room":        {api.CatchUpItem{Upto: []int64{end}, Rooms: []string{"avi&bob"}}, []int64{bob - 1}},
+			"nothing missed":  {api.CatchUpItem{Upto: []int64{end}, Rooms: []string{"avi&eve"}}, []int64{end}},
+			"below the news":  {api.CatchUpItem{Upto: []int64{first - 1}}, []int64{first - 1}},
+			"since":           {api.CatchUpItem{Upto: []int64{end}, Since: map[string]int64{"avi&eve": 0}}, []int64{0}},
+			"without an end":  {api.CatchUpItem{}, nil},
+			"in a later part": {api.CatchUpItem{Upto: []int64{end}, Cont: "eyJhIjoiYXZpIn0"}, nil},
+		} {
+			if got := begin(tc.item); !slices.Equal(got, tc.want) {
+				t.Errorf("%s: %v, want %v", name, got, tc.want)
+			}
 		}
 	})
 }

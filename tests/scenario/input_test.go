@@ -3,6 +3,7 @@ package scenario
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,8 +136,12 @@ func badRooms(t *testing.T, e *env) {
 			}
 		}
 	}
-	if code := l.Error(l.Say(wire.EvJoin, map[string]any{"rooms": []string{harness.Room(lisa, avi), others}})); code != wire.Forbidden {
-		t.Errorf("a list with a room of others: %s", code)
+	if code := l.Error(l.Say(wire.EvJoin, map[string]any{"rooms": []string{others}})); code != wire.Forbidden {
+		t.Errorf("a list of a room of others: %s", code)
+	}
+	ack := harness.Data[wire.Ack](t, l.Answer(l.Say(wire.EvJoin, map[string]any{"rooms": []string{harness.Room(lisa, avi), others}})))
+	if !slices.Equal(ack.Joined, []string{harness.Room(lisa, avi)}) || !slices.Equal(ack.Refused, []wire.Refusal{{Room: others, Code: wire.Forbidden}}) {
+		t.Errorf("a list with a room of others: %+v", ack)
 	}
 	if a := e.Do(http.MethodGet, e.at(0)+"/v1/rooms/"+others+"/messages", lisa.Tokens.AccessToken, nil); a.Status != http.StatusForbidden || a.Code() != wire.Forbidden {
 		t.Errorf("reading a room of others: %d %s", a.Status, a.Body)

@@ -47,6 +47,7 @@ var scenarios = []struct {
 	{"since and resume", resume},
 	{"each device has its own cursor", devices},
 	{"read, delivered and typing", markers},
+	{"two who do not talk any more", apart},
 	{"frames that cannot be understood", badFrames},
 	{"rooms of others", badRooms},
 	{"too many bad frames", tooManyBadFrames},

@@ -341,6 +341,17 @@ func TestEveryone(t *testing.T) {
 	})
 	r.mayNot("Avi", "Lisa", wire.Forbidden)
 	r.mayNot("Lisa", "Avi", wire.Forbidden)
+	if ok, sure := r.Sees("Avi", "Lisa"); ok || !sure {
+		t.Fatal("Avi learns what Lisa does, who blocked him")
+	}
+	if ok, sure := r.Sees("Avi", "Era"); !ok || !sure {
+		t.Fatal("Avi does not learn what Era does")
+	}
+	for _, u := range []string{"Avi", "Lisa"} { // Lisa is not connected here
+		if got := r.Unseen(context.Background(), u, []string{"Avi", "Lisa", "Era"}); !got["Avi"] && !got["Lisa"] || got["Era"] {
+			t.Fatal(u, got)
+		}
+	}
 	r.may("Avi", "Era", "Era")
 	r.change(blocks, func() { a.version++; clear(a.relations) })
 	r.may("Avi", "Lisa", "Lisa")

@@ -103,33 +103,82 @@ func (d *Directory) Peer(ctx context.Context, user, spelling string) (string, er
 	if registered == user {
 		return "", errSelf
 	}
-	e := d.entry(user)
-	if e == nil { // not connected here
-		d.mu.Lock()
-		e = d.acquire(user)
-		d.mu.Unlock()
-		defer d.Release(user)
-	}
-	rel, err := e.wait(ctx)
-	if err != nil {
+	e, done := d.hold(user)
+	defer done()
+	if err := d.allowed(ctx, e, registered); err != nil {
 		return "", err
 	}
-	if rel == nil {
-		return registered, d.unchecked(user, registered)
+	return registered, nil
+}
+
+// hold gives the entry of a user, who may not be connected here, until done is called.
+func (d *Directory) hold(user string) (e *entry, done func()) {
+	if e := d.entry(user); e != nil {
+		return e, func() {}
 	}
-	if rel.disabled || contains(rel.blocked, registered) || rel.mode == api.Roster && !contains(rel.contacts, registered) {
-		return "", errForbidden
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.acquire(user), func() { d.Release(user) }
+}
+
+// allowed says why the user of e and one with this registered name may not talk to each other; nil when they may.
+func (d *Directory) allowed(ctx context.Context, e *entry, registered string) error {
+	rel, err := e.wait(ctx)
+	if err != nil {
+		return err
+	}
+	if rel == nil {
+		return d.unchecked(e.user, registered)
+	}
+	if !rel.allow(registered) {
+		return errForbidden
 	}
 	if rel.more {
-		blocks, err := d.blocks(ctx, registered, user)
+		blocks, err := d.blocks(ctx, registered, e.user)
 		if err != nil {
-			return "", err
+			return err
 		}
 		if blocks {
-			return "", errForbidden
+			return errForbidden
 		}
 	}
-	return registered, nil
+	return nil
+}
+
+// allow is what these relations say; those with more do not say everything.
+func (r *relations) allow(peer string) bool {
+	return !r.disabled && !contains(r.blocked, peer) && (r.mode != api.Roster || contains(r.contacts, peer))
+}
+
+// Sees reports whether a connected user may learn what peer, by its registered name, does: what it reads and receives, that it types. That
+// is so between users who may talk to each other, as it is with presence. It asks nobody; when that would be needed, sure is false and Peer tells.
+func (d *Directory) Sees(user, peer string) (ok, sure bool) {
+	e := d.entry(user)
+	if e == nil {
+		return false, false
+	}
+	rel := e.rel.Load()
+	if rel == nil {
+		return false, false
+	}
+	ok = rel.allow(peer)
+	return ok, !ok || !rel.more
+}
+
+// Unseen are those of peers whose doings the user, connected here or not, may not learn. Who cannot be asked about is one of them.
+func (d *Directory) Unseen(ctx context.Context, user string, peers []string) map[string]bool {
+	if len(peers) == 0 {
+		return nil
+	}
+	e, done := d.hold(user)
+	defer done()
+	unseen := map[string]bool{}
+	for _, p := range peers {
+		if d.allowed(ctx, e, p) != nil {
+			unseen[p] = true
+		}
+	}
+	return unseen
 }
 
 // wait gives what is known after auth was asked at least once since the user came; nil when nothing is.

@@ -68,7 +68,7 @@ func serverPayloads() map[string]payload {
 	return map[string]payload{
 		wire.EvWelcome: {wire.Welcome{}, nil, encode(wire.EvWelcome, "1", wire.Welcome{Username: "Avi", Session: "s", ServerTime: at, HeartbeatS: 25,
 			Limits: wire.Limits{FrameBytes: wire.DefaultFrameBytes, ContentBytes: wire.DefaultContentBytes, MessagesPerMinute: wire.DefaultMessagesPerMinute}})},
-		wire.EvAck:            {wire.Ack{}, nil, encode(wire.EvAck, "1", wire.Ack{}, wire.Ack{Joined: []string{"*"}}, wire.Ack{Resume: "x"})},
+		wire.EvAck:            {wire.Ack{}, nil, encode(wire.EvAck, "1", wire.Ack{}, wire.Ack{Joined: []string{"*"}}, wire.Ack{Joined: []string{room}, Refused: []wire.Refusal{{Room: "a", Code: wire.InvalidArgument}}}, wire.Ack{Resume: "x"})},
 		wire.EvAccepted:       {wire.Message{}, []string{"sender", "content", "late"}, [][]byte{wire.AppendMessage(nil, m, true, "1"), wire.AppendMessage(nil, bare, true, "")}},
 		wire.EvReceived:       {wire.Message{}, nil, [][]byte{wire.AppendMessage(nil, m, false, ""), wire.AppendMessage(nil, bare, false, "")}},
 		wire.EvPresence:       {wire.Presence{}, nil, encode(wire.EvPresence, "", wire.Presence{Online: []string{"Avi"}, Offline: []wire.Offline{{Username: "Dana"}, {Username: "Noa", LastSeen: at}}, Snapshot: true, Unknown: true}, wire.Presence{Online: []string{}, Offline: []wire.Offline{}})},
@@ -78,6 +78,7 @@ func serverPayloads() map[string]payload {
 		wire.EvContactAdded:   {wire.Contact{}, nil, encode(wire.EvContactAdded, "", wire.Contact{Username: "Avi", Room: room})},
 		wire.EvContactRemoved: {wire.Contact{}, nil, encode(wire.EvContactRemoved, "", wire.Contact{Username: "Avi", Room: room})},
 		wire.EvGoingAway:      {wire.GoingAway{}, nil, encode(wire.EvGoingAway, "", wire.GoingAway{ReconnectInMS: 0})},
+		wire.EvCatchingUp:     {wire.CatchingUp{}, nil, encode(wire.EvCatchingUp, "", wire.CatchingUp{Resume: "x"})},
 		wire.EvCaughtUp:       {wire.CaughtUp{}, nil, encode(wire.EvCaughtUp, "", wire.CaughtUp{Resume: "x"})},
 		wire.EvError: {wire.Error{}, nil, [][]byte{wire.EncodeError(wire.E(wire.Forbidden, "no"), "1"),
 			wire.EncodeError(errors.New("inside"), ""), wire.EncodeError(&wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 5}, "")}},
@@ -220,8 +221,9 @@ func TestAsyncAPIHasTheFields(t *testing.T) {
 	d := load(t, apidocs.AsyncAPI)
 	d.matches(t, "#/components/schemas/Limits", reflect.TypeFor[wire.Limits]())
 	d.matches(t, "#/components/schemas/Offline", reflect.TypeFor[wire.Offline]())
-	// Every object is one of these two, or the data or ack of an event, which other tests compare.
-	seen := map[string]bool{"#/components/schemas/Limits": true, "#/components/schemas/Offline": true}
+	d.matches(t, "#/components/schemas/Refusal", reflect.TypeFor[wire.Refusal]())
+	// Every object is one of these three, or the data or ack of an event, which other tests compare.
+	seen := map[string]bool{"#/components/schemas/Limits": true, "#/components/schemas/Offline": true, "#/components/schemas/Refusal": true}
 	for name := range d.object(t, "#/components/messages") {
 		at := "#/components/messages/" + name
 		for _, part := range []string{"/payload", "/payload/properties/data", "/x-ack"} {

@@ -57,9 +57,12 @@ type Tokens interface {
 	Verify(tok string, now time.Time) (token.Claims, error)
 }
 
-// Directory gives a name its registered form; a *wire.Error with code unknown_user when nobody has it.
+// Directory knows names, and who may see what of whom.
 type Directory interface {
+	// Resolve gives a name its registered form; a *wire.Error with code unknown_user when nobody has it.
 	Resolve(ctx context.Context, name string) (string, error)
+	// Unseen are those of peers whose doings user may not learn.
+	Unseen(ctx context.Context, user string, peers []string) map[string]bool
 }
 
 // Deps is what the handler works with. *bus.RPC is the first five. All but WebSocket, SocketIO and what comes with that are needed.

@@ -35,6 +35,7 @@ type world struct {
 	lastSeen map[string]int64
 	ended    int // logins that AuthEndLogins ended
 	notReady error
+	unseen   string // one whose doings may not be learned
 	page     api.PageResponse
 	convs    api.ConversationsPage
 	contacts api.ContactsPage
@@ -172,6 +173,14 @@ func (w *world) Resolve(_ context.Context, name string) (string, error) {
 		return u, nil
 	}
 	return "", wire.E(wire.UnknownUser, "nobody has this name")
+}
+
+func (w *world) Unseen(_ context.Context, _ string, peers []string) map[string]bool {
+	unseen := map[string]bool{}
+	for _, p := range peers {
+		unseen[p] = w.unseen == p
+	}
+	return unseen
 }
 
 // Verify takes tokens such as "Avi" (native) and "Avi/seed".

@@ -52,11 +52,16 @@ func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.
 	if err != nil {
 		return err
 	}
+	peers := make([]string, 0, len(page.Conversations))
+	for _, v := range page.Conversations {
+		peers = append(peers, v.Peer)
+	}
+	unseen := h.Directory.Unseen(r.Context(), c.Username, peers)
 	out := ConversationsPage{Conversations: make([]Conversation, 0, len(page.Conversations)), Next: page.Next}
 	for _, v := range page.Conversations {
-		row := Conversation{
-			Room: v.Room, Peer: v.Peer, Unread: v.Unread, ReadSeq: v.ReadSeq, DeliveredSeq: v.DeliveredSeq,
-			PeerReadSeq: v.PeerReadSeq, PeerDeliveredSeq: v.PeerDeliveredSeq,
+		row := Conversation{Room: v.Room, Peer: v.Peer, Unread: v.Unread, ReadSeq: v.ReadSeq, DeliveredSeq: v.DeliveredSeq}
+		if !unseen[v.Peer] { // the peer's markers tell when it was there
+			row.PeerReadSeq, row.PeerDeliveredSeq = v.PeerReadSeq, v.PeerDeliveredSeq
 		}
 		if v.LastMessage != nil {
 			m := message(v.LastMessage)

@@ -236,6 +236,11 @@ func TestConversations(t *testing.T) {
 	if got := strings.TrimSpace(string(r.body)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	// The markers of one whom the asker may not see tell when that one was there.
+	w.unseen = "Lisa"
+	if got := string(ask(h, "GET", "/v1/conversations?after=c1", "Avi", "").body); !strings.Contains(got, `"read_seq":3,"delivered_seq":4,"peer_read_seq":0,"peer_delivered_seq":0}`) {
+		t.Errorf("unseen: %s", got)
+	}
 	if got := w.convReqs[1]; got != (api.ConversationsRequest{Username: "Avi", After: "c1", Limit: 50}) {
 		t.Errorf("asked for %+v", got)
 	}

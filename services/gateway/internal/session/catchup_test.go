@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,7 @@ type world struct {
 	confirmed map[string]int64
 	notices   []api.Ephemeral
 	lastSeq   map[room.Room]int64
+	blocked   map[string]bool // user+peer: does not see what the peer does
 }
 
 func newWorld(t *testing.T, cfg func(*Config)) *world {
@@ -63,7 +65,7 @@ func newWorld(t *testing.T, cfg func(*Config)) *world {
 	}
 	w.hub = NewHub(c, Deps{
 		Log: testx.Logger(t), Registry: reg, Router: w.router, CatchUps: bus.NewCatchUps(w.catchUp),
-		Confirmer: bus.NewConfirmer(w.confirm, testx.Logger(t), reg), Bus: w, Directory: w, Presence: w, Auth: w,
+		Confirmer: bus.NewConfirmer(w.confirm, testx.Logger(t), reg), Bus: w, Directory: w, Presence: w, Auth: w, History: pages{w: w},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
@@ -112,6 +114,33 @@ func (w *world) Peer(_ context.Context, user, name string) (string, error) {
 	}
 	return name, nil
 }
+func (w *world) Resolve(_ context.Context, name string) (string, error) {
+	if name == "nobody" || name == "erased" {
+		return "", wire.E(wire.UnknownUser, "nobody has this name")
+	}
+	return name, nil
+}
+func (w *world) Sees(user, peer string) (ok, sure bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.blocked[user+peer], true
+}
+
+// pages is history as far as it is asked whether there is a room.
+type pages struct {
+	History
+	w *world
+}
+
+func (h pages) HistoryPage(_ context.Context, req api.PageRequest) (resp api.PageResponse, err error) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.w.lastSeq[room.Room{A: req.A, B: req.B}] > 0 {
+		resp.Messages = []api.StoredMessage{{}}
+	}
+	return resp, nil
+}
+
 func (w *world) Acquire(string)                                     {}
 func (w *world) Release(string)                                     {}
 func (w *world) SmallDirectory() ([]string, bool)                   { return nil, true }
@@ -190,6 +219,11 @@ func (w *world) missed(item api.CatchUpItem) (res api.CatchUpResult) {
 	var skip int
 	fmt.Sscan(item.Cont, &skip)
 	n := 0
+	begin := slices.Clone(item.Upto)
+	cut := false
+	if item.Begin {
+		res.Begin = begin
+	}
 	for p := range w.streams {
 		list := w.streams[p]
 		if item.Vector != nil && item.Since == nil {
@@ -213,12 +247,15 @@ func (w *world) missed(item api.CatchUpItem) (res api.CatchUpResult) {
 			if m.Seq <= from {
 				continue
 			}
+			begin[p] = min(begin[p], m.Seq-1)
 			if n++; n <= skip {
 				continue
 			}
-			if len(res.Messages) == w.page {
-				res.Cont = fmt.Sprint(n - 1)
-				return res
+			if cut = cut || len(res.Messages) == w.page; cut {
+				if res.Cont == "" {
+					res.Cont = fmt.Sprint(n - 1)
+				}
+				continue
 			}
 			res.Messages = append(res.Messages, m)
 		}
@@ -286,6 +323,10 @@ type wireLog struct {
 	messages []wire.Message
 	events   []string
 	resume   string
+	begins   []string // of catching_up
+	beginAt  []int    // and how many messages had come then
+	acks     []wire.Ack
+	errors   []wire.Code
 	closed   *wire.Close
 	probes   []uint32
 	rx       int64
@@ -299,6 +340,16 @@ func (l *wireLog) Send(event string, data any, _ string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, event)
+	if c, ok := data.(wire.CatchingUp); ok {
+		l.begins = append(l.begins, c.Resume)
+		l.beginAt = append(l.beginAt, len(l.messages))
+	}
+	if a, ok := data.(wire.Ack); ok {
+		l.acks = append(l.acks, a)
+	}
+	if e, ok := data.(*wire.Error); ok {
+		l.errors = append(l.errors, e.Code)
+	}
 	if c, ok := data.(wire.CaughtUp); ok {
 		l.resume = c.Resume
 		l.caught <- struct{}{}

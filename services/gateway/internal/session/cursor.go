@@ -244,3 +244,13 @@ func maxVector(a, b []int64) []int64 {
 	}
 	return out
 }
+
+func minVector(a, b []int64) []int64 {
+	out := make([]int64, len(a))
+	for i := range a {
+		if i < len(b) {
+			out[i] = min(a[i], b[i])
+		}
+	}
+	return out
+}

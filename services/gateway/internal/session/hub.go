@@ -89,12 +89,17 @@ type Wire interface {
 type History interface {
 	HistoryFind(ctx context.Context, req api.FindRequest) (api.FindResponse, error)
 	HistoryRead(ctx context.Context, req api.ReadRequest) (api.ReadResponse, error)
+	HistoryPage(ctx context.Context, req api.PageRequest) (api.PageResponse, error)
 }
 
 // Directory decides who may talk to whom.
 type Directory interface {
 	// Peer gives the registered form of name, or why user may not talk to it.
 	Peer(ctx context.Context, user, name string) (string, error)
+	// Resolve gives the registered form of name.
+	Resolve(ctx context.Context, name string) (string, error)
+	// Sees reports whether user may learn what peer does; when it is not sure, Peer tells.
+	Sees(user, peer string) (ok, sure bool)
 	Acquire(user string)
 	Release(user string)
 	SmallDirectory() (names []string, ok bool)

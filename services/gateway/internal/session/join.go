@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -21,10 +23,20 @@ type joinJob struct {
 	since  map[string]int64
 	vector []int64
 	device string
+	other  bool // the device is another one than that of the join before
 }
 
 // plain jobs start from what was confirmed, so several make one.
 func (j joinJob) plain() bool { return j.since == nil && j.vector == nil && j.device == "" }
+
+// again reports whether the join asks for what the session may have been sent of a room already.
+func (j joinJob) again(r room.Room) bool {
+	if j.vector != nil || j.other {
+		return true
+	}
+	_, ok := j.since[r.String()]
+	return ok
+}
 
 const (
 	maxJobs        = 256
@@ -33,18 +45,33 @@ const (
 )
 
 // catching is the state of a running catch-up. Live messages of its rooms are dropped, because they are read from history; in its
-// last moments (hold) they are kept.
+// last moments (hold) they are kept. Rooms that were joined before are live all the while.
 type catching struct {
 	all      bool
-	rooms    map[room.Room]struct{}
+	rooms    map[room.Room]struct{} // without those that are live
+	wasAll   bool                   // all are live
+	live     map[room.Room]int64    // with all: those that are live; it is Session.rooms, which stays as it is meanwhile
 	hold     bool
 	queue    []*router.Delivery
 	overflow bool
 }
 
+// isLive needs Session.mu.
+func (c *catching) isLive(r room.Room) bool {
+	if c.wasAll {
+		return true
+	}
+	if c.all {
+		_, ok := c.live[r]
+		return ok
+	}
+	_, ok := c.rooms[r]
+	return !ok
+}
+
 func (c *catching) covers(r room.Room) bool {
 	if c.all {
-		return true
+		return !c.isLive(r)
 	}
 	_, ok := c.rooms[r]
 	return ok
@@ -73,7 +100,7 @@ func (s *Session) floorOf(r room.Room, p int) int64 {
 
 // Join takes a join of the client: presence, what was missed and caught_up follow.
 func (s *Session) Join(j wire.Join, re string) error {
-	job, err := s.readJoin(j)
+	job, refused, err := s.readJoin(j)
 	if err != nil {
 		return err
 	}
@@ -86,23 +113,54 @@ func (s *Session) Join(j wire.Join, re string) error {
 	}
 	s.mu.Lock()
 	full := len(s.jobs) >= maxJobs
-	tooMany := len(s.rooms)+len(job.rooms) > wire.MaxJoinRooms
+	n := len(s.rooms)
+	for _, r := range job.rooms {
+		if !s.joined(r) {
+			n++
+		}
+	}
 	s.mu.Unlock()
 	if full {
 		return errBusy
 	}
-	if tooMany {
+	if n > wire.MaxJoinRooms && len(job.rooms) > 0 {
 		return wire.E(wire.InvalidArgument, `too many rooms; join "*" instead`)
 	}
-	s.ack(wire.Ack{Joined: joined}, re)
+	s.ack(wire.Ack{Joined: joined, Refused: refused}, re)
+	if re == "" && len(refused) > 0 { // there is no ack that could tell
+		s.sendError(wire.E(refused[0].Code, "not joined: "+refused[0].Room), "")
+	}
 	return s.join(job)
 }
 
-func (s *Session) readJoin(j wire.Join) (joinJob, error) {
-	var job joinJob
+// roomsOf reads names of rooms of one's own; which of them are none is told in refused, and first says why. It fails when it cannot be known.
+func (s *Session) roomsOf(names []string) (rooms []room.Room, refused []wire.Refusal, first, err error) {
+	seen := make(map[room.Room]struct{}, len(names))
+	for _, n := range names {
+		r, err := s.ownRoom(n)
+		var no *wire.Error
+		switch {
+		case errors.As(err, &no) && no.Code != wire.Unavailable && no.Code != wire.Internal:
+			refused = append(refused, wire.Refusal{Room: n, Code: no.Code})
+			if first == nil {
+				first = err
+			}
+			continue
+		case err != nil:
+			return nil, nil, nil, err
+		}
+		if _, twice := seen[r]; !twice {
+			seen[r] = struct{}{}
+			rooms = append(rooms, r)
+		}
+	}
+	return rooms, refused, first, nil
+}
+
+func (s *Session) readJoin(j wire.Join) (job joinJob, refused []wire.Refusal, err error) {
 	one, many := j.Room != "", !j.Rooms.IsZero()
 	if one == many {
-		return job, wire.E(wire.InvalidArgument, `join has either "room" or "rooms"`)
+		return job, nil, wire.E(wire.InvalidArgument, `join has either "room" or "rooms"`)
 	}
 	names := j.Rooms.List
 	if one {
@@ -110,50 +168,63 @@ func (s *Session) readJoin(j wire.Join) (joinJob, error) {
 	}
 	job.all = j.Rooms.All
 	if !job.all && len(names) == 0 || len(names) > wire.MaxJoinRooms {
-		return job, wire.E(wire.InvalidArgument, "rooms has 1 to 5000 rooms")
+		return job, nil, wire.E(wire.InvalidArgument, "rooms has 1 to 5000 rooms")
 	}
 	if len(j.Since) > wire.MaxSinceRooms {
-		return job, wire.E(wire.InvalidArgument, "since has at most 500 rooms")
+		return job, nil, wire.E(wire.InvalidArgument, "since has at most 500 rooms")
 	}
 	if utf8.RuneCountInString(j.Device) > wire.MaxIDChars || strings.ContainsFunc(j.Device, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
-		return job, wire.E(wire.InvalidArgument, "device is at most 64 characters of text")
+		return job, nil, wire.E(wire.InvalidArgument, "device is at most 64 characters of text")
 	}
 	job.device = j.Device
-	seen := map[room.Room]struct{}{}
-	for _, n := range names {
-		r, err := s.room(n)
-		if err != nil {
-			return job, err
-		}
-		if _, twice := seen[r]; !twice {
-			seen[r] = struct{}{}
-			job.rooms = append(job.rooms, r)
-		}
+	rooms, refused, first, err := s.roomsOf(names)
+	if err != nil {
+		return job, nil, err
 	}
-	if len(j.Since) > 0 {
-		job.since = make(map[string]int64, len(j.Since))
-		for n, seq := range j.Since {
-			r, err := room.Parse(n)
-			if err != nil || seq < 0 {
-				return job, wire.E(wire.InvalidArgument, "since has rooms and the last seq seen in each")
-			}
-			if !r.Has(s.user) {
-				// The client may have written the name in another case.
-				if r, err = s.room(n); err != nil {
-					return job, err
-				}
-			}
-			job.since[r.String()] = seq
+	if job.rooms = rooms; len(rooms) == 0 && !job.all {
+		return job, nil, first
+	}
+	more, err := s.readSince(&job, j.Since)
+	if err != nil {
+		return job, nil, err
+	}
+	for _, m := range more {
+		if !slices.Contains(refused, m) {
+			refused = append(refused, m)
 		}
 	}
 	if j.Resume != "" {
-		v, err := decodeResume(j.Resume, s.hub.Router.Partitions())
-		if err != nil {
-			return job, err
+		if job.vector, err = decodeResume(j.Resume, s.hub.Router.Partitions()); err != nil {
+			return job, nil, err
 		}
-		job.vector = v
 	}
-	return job, nil
+	return job, refused, nil
+}
+
+// readSince passes over rooms that are none of the user's, as a list of rooms does.
+func (s *Session) readSince(job *joinJob, since map[string]int64) (refused []wire.Refusal, err error) {
+	if len(since) == 0 {
+		return nil, nil
+	}
+	job.since = make(map[string]int64, len(since))
+	for n, seq := range since {
+		if seq < 0 {
+			return nil, wire.E(wire.InvalidArgument, "since has rooms and the last seq seen in each")
+		}
+		r, err := room.Parse(n)
+		if err != nil || !r.Has(s.user) { // it may be written in another case
+			rooms, no, _, err := s.roomsOf([]string{n})
+			if err != nil {
+				return nil, err
+			}
+			if refused = append(refused, no...); len(rooms) == 0 {
+				continue
+			}
+			r = rooms[0]
+		}
+		job.since[r.String()] = seq
+	}
+	return refused, nil
 }
 
 // join queues a job and sees that the catch-up goroutine runs. Called by the connection's reader.
@@ -167,6 +238,7 @@ func (s *Session) join(job joinJob) error {
 		return nil
 	}
 	if job.device != "" {
+		job.other = job.device != s.device
 		s.device = job.device
 	}
 	if n := len(s.jobs); n > 0 && job.plain() && s.jobs[n-1].plain() {
@@ -177,6 +249,9 @@ func (s *Session) join(job joinJob) error {
 		s.jobs = append(s.jobs, job)
 	}
 	if !s.joining {
+		if s.reached != nil {
+			s.reached = maxVector(s.reached, s.hub.Router.Checked()) // as Alive has it
+		}
 		s.joining = true
 		s.hub.wg.Add(1)
 		go s.catchUps()
@@ -215,22 +290,7 @@ func (s *Session) catchUps() {
 		if len(s.jobs) == 0 {
 			s.jobs = nil
 		}
-		// From here on the rooms are joined, and what comes live for them is read below.
-		c := &catching{all: job.all}
-		s.catching = c
-		if job.all {
-			s.all = true
-			s.rooms = nil
-		} else {
-			c.rooms = make(map[room.Room]struct{}, len(job.rooms))
-			if s.rooms == nil {
-				s.rooms = make(map[room.Room]int64, len(job.rooms))
-			}
-			for _, r := range job.rooms {
-				c.rooms[r] = struct{}{}
-				s.rooms[r] = 0
-			}
-		}
+		c := s.startCatching(job)
 		s.mu.Unlock()
 		start := time.Now()
 		if !s.catchUp(job, c, start) {
@@ -243,30 +303,78 @@ func (s *Session) catchUps() {
 	}
 }
 
+// startCatching needs mu. From here on the rooms of job are joined, and what comes live for those that were not joined before is read.
+func (s *Session) startCatching(job joinJob) *catching {
+	c := &catching{all: job.all, wasAll: s.all}
+	s.catching = c
+	if job.all {
+		s.all = true
+		c.live = s.rooms
+		return c
+	}
+	c.rooms = make(map[room.Room]struct{}, len(job.rooms))
+	if s.rooms == nil {
+		s.rooms = make(map[room.Room]int64, len(job.rooms))
+	}
+	for _, r := range job.rooms {
+		if !s.joined(r) {
+			c.rooms[r] = struct{}{}
+			s.rooms[r] = 0
+		}
+	}
+	return c
+}
+
 // catchUp reads what job missed. It returns false when the session has ended.
 //
 // Messages up to V, the router's position now, are read on the job's terms. What comes after is read too, until the rest
 // is small; then live messages are held while the last stretch, up to L, is read; then the session is live above L.
-// When history does not answer in time, live comes first and the rest follows as late.
+// When history does not answer in time, live comes first and the rest follows as late. Rooms that were joined before are live all the while:
+// of them only what the job asks for once more is read.
 func (s *Session) catchUp(job joinJob, c *catching, start time.Time) bool {
 	r := &reader{s: s, c: c, job: job, patience: start.Add(s.hub.cfg.CatchUpPatience)}
-	if !job.all {
-		for _, rm := range job.rooms {
-			r.rooms = append(r.rooms, rm.String())
-		}
-	}
+	r.plan()
 	v := s.hub.Router.Position()
-	item := api.CatchUpItem{User: s.user, Rooms: r.rooms, Since: job.since, Vector: job.vector, Upto: v}
-	if job.vector == nil {
-		item.Device = job.device
+	r.target = v
+	if job.vector != nil {
+		r.beginAt(job.vector)
 	}
+	if !r.nothing {
+		item := api.CatchUpItem{User: s.user, Rooms: r.rooms, Since: job.since, Vector: job.vector, Upto: v, Device: job.device, Begin: job.vector == nil}
+		if !r.readAll(item, v) {
+			return false
+		}
+	} else if !r.begun {
+		r.beginAt(v)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.catching = nil
+	s.reached = r.target
+	if r.base != nil { // of rooms that were live before, all is known to have come up to here
+		s.reached = minVector(r.target, maxVector(r.base, s.hub.Router.Checked()))
+	}
+	// With another join to be worked off this is not the end: the token would be above what that one misses.
+	if len(s.jobs) == 0 {
+		s.wire.Send(wire.EvCaughtUp, wire.CaughtUp{Resume: encodeResume(s.reached)}, "")
+	}
+	return true
+}
+
+// readAll reads on item's terms up to v, and on from there until the session is live.
+func (r *reader) readAll(item api.CatchUpItem, v []int64) (ok bool) {
 	pages, ok := r.read(item, v)
 	if !ok {
 		return false
 	}
+	r.more = true
+	s, c := r.s, r.c
 	from := v
-	if job.vector != nil {
-		from = maxVector(v, job.vector)
+	if r.job.vector != nil {
+		from = maxVector(v, r.job.vector)
 	}
 	for !r.live {
 		hold := pages <= 1
@@ -293,13 +401,6 @@ func (s *Session) catchUp(job joinJob, c *catching, start time.Time) bool {
 			return false
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.reached = r.target
-	s.wire.Send(wire.EvCaughtUp, wire.CaughtUp{Resume: encodeResume(r.target)}, "")
 	return true
 }
 
@@ -312,9 +413,11 @@ func (s *Session) goLive(c *catching, to []int64) bool {
 		c.hold, c.overflow, c.queue = false, false, nil
 		return false
 	}
-	if c.all {
+	switch {
+	case c.wasAll:
+	case c.all:
 		s.floor = to
-	} else {
+	default:
 		for r := range c.rooms {
 			if s.rooms != nil {
 				s.rooms[r] = to[subject.Partition(r, len(to))]
@@ -344,6 +447,51 @@ type reader struct {
 	target   []int64 // where live begins
 	live     bool    // the session is live above target
 	late     bool    // and was so before all was read
+	nothing  bool    // all rooms are live, and nothing of them is asked for once more
+	more     bool    // what the job asks for has been read; what is read now came meanwhile
+	base     []int64 // Session.reached when the job began
+	begun    bool    // catching_up has been said, or is not to be
+}
+
+// plan sees which rooms are to be read.
+func (r *reader) plan() {
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.base, s.reached = s.reached, nil
+	if r.job.all {
+		r.nothing = r.c.wasAll && r.job.vector == nil && r.job.since == nil && !r.job.other
+		return
+	}
+	for _, rm := range r.job.rooms {
+		if !r.c.isLive(rm) || r.job.again(rm) {
+			r.rooms = append(r.rooms, rm.String())
+		}
+	}
+	r.nothing = len(r.rooms) == 0
+}
+
+// beginAt says where the catch-up begins: who comes again with that token misses nothing. It needs Session.mu not.
+func (r *reader) beginAt(v []int64) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.begin(v)
+}
+
+// begin needs Session.mu. nil: it cannot be told, and what the client has is still good.
+func (r *reader) begin(v []int64) {
+	s := r.s
+	r.begun = true
+	if v == nil || s.closed {
+		return
+	}
+	if r.base != nil {
+		v = minVector(r.base, v)
+	}
+	s.reached = v
+	if len(s.jobs) == 0 { // the next one may begin anywhere
+		s.wire.Send(wire.EvCatchingUp, wire.CatchingUp{Resume: encodeResume(v)}, "")
+	}
 }
 
 // readBetween reads what lies above from and at or below to.
@@ -399,19 +547,8 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 			continue
 		}
 		pages++
-		r.s.mu.Lock()
-		for i := range res.Messages {
-			if r.s.closed {
-				break
-			}
-			if r.s.isOwn(&res.Messages[i]) {
-				continue
-			}
-			d := router.FromStored(&res.Messages[i])
-			d.Message.Late = r.late
-			r.s.deliver(d, true)
-		}
-		r.s.mu.Unlock()
+		r.hand(res)
+		item.Begin = false
 		if r.s.wire.Wait(r.s.ctx) != nil {
 			return pages, false
 		}
@@ -419,6 +556,29 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 			return pages, true
 		}
 		item.Cont = res.Cont
+	}
+}
+
+// hand hands a page over.
+func (r *reader) hand(res api.CatchUpResult) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if !r.begun {
+		r.begin(res.Begin)
+	}
+	for i := range res.Messages {
+		if r.s.closed {
+			return
+		}
+		m := &res.Messages[i]
+		rm := room.Room{A: m.A, B: m.B}
+		was := r.c.isLive(rm)
+		if was && (r.more || !r.job.again(rm)) || r.s.isOwn(m) {
+			continue
+		}
+		d := router.FromStored(m)
+		d.Message.Late = r.late || was // younger ones have come
+		r.s.deliver(d, true)
 	}
 }
 

@@ -380,7 +380,7 @@ func (c *seedConn) join(in *seedEvent, ack socketio.Ack) {
 	s, err := c.authenticate(*in.JWT, *in.Client)
 	if err == nil {
 		var r room.Room
-		if r, err = s.room(*in.Room); err == nil {
+		if r, err = s.ownRoom(*in.Room); err == nil {
 			err = c.enter(s, r)
 		}
 	}

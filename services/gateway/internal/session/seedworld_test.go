@@ -138,6 +138,12 @@ func (w *seedWorld) Peer(ctx context.Context, user, name string) (string, error)
 	}
 	return w.world.Peer(ctx, user, name)
 }
+func (w *seedWorld) Resolve(ctx context.Context, name string) (string, error) {
+	if _, err := w.Peer(ctx, "", name); err != nil {
+		return "", err
+	}
+	return w.world.Resolve(ctx, name)
+}
 func (w *seedWorld) SmallDirectory() ([]string, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -41,7 +41,7 @@ type Session struct {
 	jobs     []joinJob
 	joining  bool // the catch-up goroutine runs
 	catching *catching
-	reached  []int64 // everything up to here was sent; nil before the first catch-up ended
+	reached  []int64 // everything up to here was sent, of all rooms; nil while that is not known
 
 	// What it sends (send.go).
 	queues     map[room.Room]*outgoing // the head is under way
@@ -189,12 +189,20 @@ func (s *Session) ack(a wire.Ack, re string) {
 	}
 }
 
-// room reads a room that must be one of the session's user, with a peer that may be talked to.
+// room reads a room of the session's user whose other one may be talked to: what is written there needs that permission.
 func (s *Session) room(name string) (room.Room, error) {
-	// Most messages go where the last one went: only the permission is asked again then.
-	if last := s.lastRoom; name == s.lastName && last.Has(s.user) {
-		_, err := s.hub.Directory.Peer(s.ctx, s.user, last.Peer(s.user))
-		return last, err
+	r, err := s.ownRoom(name)
+	if err != nil {
+		return r, err
+	}
+	_, err = s.hub.Directory.Peer(s.ctx, s.user, r.Peer(s.user))
+	return r, err
+}
+
+// ownRoom reads a room of the session's user. To join and to read it nobody's permission is needed: what was said there is of both.
+func (s *Session) ownRoom(name string) (room.Room, error) {
+	if last := s.lastRoom; name == s.lastName && last.Has(s.user) { // most messages go where the last one went
+		return last, nil
 	}
 	x, y, err := room.Split(name)
 	if err != nil {
@@ -209,13 +217,26 @@ func (s *Session) room(name string) (room.Room, error) {
 	default:
 		return room.Room{}, errNotOwnRoom
 	}
-	registered, err := s.hub.Directory.Peer(s.ctx, s.user, peer)
-	if err != nil {
-		return room.Room{}, err
+	registered, unknown := s.hub.Directory.Resolve(s.ctx, peer)
+	var e *wire.Error
+	if errors.As(unknown, &e) && e.Code == wire.UnknownUser {
+		registered = peer // perhaps of one who was erased
+	} else if unknown != nil {
+		return room.Room{}, unknown
 	}
 	r, err := room.Of(s.user, registered)
 	if err != nil {
 		return room.Room{}, errRoomName
+	}
+	// In a roster the answer must not tell which names exist.
+	if unknown != nil && s.hub.Directory.Mode() != api.Roster {
+		page, err := s.hub.History.HistoryPage(s.ctx, api.PageRequest{A: r.A, B: r.B, Limit: 1})
+		if err != nil {
+			return room.Room{}, err
+		}
+		if len(page.Messages) == 0 {
+			return room.Room{}, unknown
+		}
 	}
 	s.lastName, s.lastRoom = name, r
 	return r, nil
@@ -223,14 +244,17 @@ func (s *Session) room(name string) (room.Room, error) {
 
 // call runs f in a goroutine; a session has few of them at a time.
 func (s *Session) call(re string, f func(ctx context.Context)) {
+	if !s.try(f) {
+		s.sendError(errBusy, re)
+	}
+}
+
+// try is call; it returns false, and does nothing, when there are too many.
+func (s *Session) try(f func(ctx context.Context)) bool {
 	s.mu.Lock()
 	if s.closed || s.calls >= maxCalls {
-		closed := s.closed
 		s.mu.Unlock()
-		if !closed {
-			s.sendError(errBusy, re)
-		}
-		return
+		return false
 	}
 	s.calls++
 	s.hub.wg.Add(1)
@@ -242,6 +266,7 @@ func (s *Session) call(re string, f func(ctx context.Context)) {
 		s.calls--
 		s.mu.Unlock()
 	}()
+	return true
 }
 
 // maxCalls bounds the requests to services that one session has under way.
@@ -268,7 +293,7 @@ func (s *Session) Typing(name string) error {
 
 // Read moves the read marker.
 func (s *Session) Read(name string, seq int64, re string) error {
-	r, err := s.room(name)
+	r, err := s.ownRoom(name)
 	if err != nil {
 		return err
 	}
@@ -303,7 +328,7 @@ const readTries = 10
 func (s *Session) Alive(re string) {
 	s.mu.Lock()
 	resume := ""
-	if s.reached != nil {
+	if s.reached != nil && len(s.jobs) == 0 { // a join that waits may begin anywhere
 		v := s.reached
 		if !s.joining {
 			// Everything up to what the router has checked was handed to the wire before this answer.
@@ -345,6 +370,26 @@ func (s *Session) Notify(r room.Room, e *api.Ephemeral) {
 	if e.Session == s.name() || e.Event == wire.EvTyping && e.Username == s.user {
 		return
 	}
+	if e.Username != s.user {
+		// The one gate of all that tells what the other one does: whoever may not see a user's presence learns of no marker either.
+		ok, sure := s.hub.Directory.Sees(s.user, e.Username)
+		if !sure {
+			s.try(func(ctx context.Context) { // too many: it is a notice
+				if _, err := s.hub.Directory.Peer(ctx, s.user, e.Username); err == nil {
+					s.tell(r, e)
+				}
+			})
+			return
+		}
+		if !ok {
+			return
+		}
+	}
+	s.tell(r, e)
+}
+
+// tell sends a notice to a session that joined its room.
+func (s *Session) tell(r room.Room, e *api.Ephemeral) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && s.joined(r) {

@@ -129,13 +129,13 @@ func (s *Server) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.
 	if err != nil {
 		return resp, err
 	}
+	if err := s.store.UseDevices(ctx, req.Items, time.Now()); err != nil {
+		s.warn(err) // the device is noted the next time
+	}
 	if resp, err = s.store.CatchUp(ctx, req.Items); err != nil {
 		return resp, err
 	}
 	resp.Behind = !there
-	if err := s.store.Touch(ctx, req.Items, time.Now()); err != nil {
-		s.warn(err) // the device is noted the next time
-	}
 	return resp, nil
 }
 

@@ -59,6 +59,9 @@ func (s *Store) CatchUp(ctx context.Context, items []api.CatchUpItem) (resp api.
 		if err := s.missedRooms(ctx, tx, items, todo); err != nil {
 			return err
 		}
+		if err := s.begins(ctx, tx, items, todo); err != nil {
+			return err
+		}
 		return s.fill(ctx, tx, todo)
 	})
 	if err != nil {

@@ -127,6 +127,9 @@ func (s *Store) useDevices(ctx context.Context, tx *sql.Tx, cs []cursor, now tim
 		return nil
 	}
 	list := toJSON(cs)
+	if err := s.startDevices(ctx, tx, list); err != nil {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO history_devices (username, device, used_at) SELECT l.u, l.d, $2 FROM `+s.list(1, "l", "u", "d")+` WHERE true
 		ON CONFLICT (username, device) DO UPDATE SET used_at = excluded.used_at`, list, now.UnixMilli()); err != nil {
 		return fmt.Errorf("note devices: %w", err)
@@ -156,36 +159,6 @@ func dropDevice(ctx context.Context, tx *sql.Tx, user, device string) error {
 	} {
 		if _, err := tx.ExecContext(ctx, q, user, device); err != nil {
 			return fmt.Errorf("forget a device: %w", err)
-		}
-	}
-	return nil
-}
-
-// Touch notes the use of devices that are known.
-func (s *Store) Touch(ctx context.Context, items []api.CatchUpItem, now time.Time) error {
-	var list []cursor
-	for _, i := range items {
-		if i.Device != "" {
-			list = append(list, cursor{User: i.User, Device: i.Device})
-		}
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	var stale []cursor
-	err := each(ctx, s.db, "devices", `SELECT v.username, v.device FROM `+s.list(1, "l", "u", "d")+` JOIN history_devices v ON v.username = l.u AND v.device = l.d
-		WHERE v.used_at < $2 ORDER BY v.username, v.device`, []any{toJSON(list), now.Add(-deviceDay).UnixMilli()}, func(r *sql.Rows) error {
-		var c cursor
-		err := r.Scan(&c.User, &c.Device)
-		stale = append(stale, c)
-		return err
-	})
-	if err != nil || len(stale) == 0 {
-		return err
-	}
-	for _, c := range stale {
-		if _, err := s.db.Write.ExecContext(ctx, `UPDATE history_devices SET used_at = $3 WHERE username = $1 AND device = $2`, c.User, c.Device, now.UnixMilli()); err != nil {
-			return fmt.Errorf("note a device: %w", err)
 		}
 	}
 	return nil

@@ -136,7 +136,7 @@ func everyRequest(t *testing.T, s *Store, seq int64) {
 	must(s.Messages(ctx, api.MessagesRequest{Seqs: []int64{50_000, 50_001}}))
 	must(s.Read(ctx, api.ReadRequest{User: "u10000", A: "u10000", B: "v50001", Seq: 50_001}))
 	must(nil, s.Confirm(ctx, []api.Confirm{{User: "v50002", Device: "phone", A: "u10000", B: "v50002", Seq: 50_002}}, time.Now()))
-	must(nil, s.Touch(ctx, []api.CatchUpItem{{User: "v50002", Device: "phone"}}, time.Now()))
+	must(nil, s.UseDevices(ctx, []api.CatchUpItem{{User: "v50002", Device: fmt.Sprint("new", seq)}}, time.Now()))
 	must(s.Commit(ctx, &Batch{P: 0, Owner: "me", Lease: time.Minute, From: seq, To: seq + 1, Complete: true,
 		Messages: []Message{{Seq: seq + 1, Room: room.Room{A: "u10000", B: "v50003"}, ID: fmt.Sprint("x", seq), Content: []byte("c"), SentAt: many}}}))
 }
@@ -144,7 +144,7 @@ func everyRequest(t *testing.T, s *Store, seq int64) {
 // questions are the kinds of catch-up.
 func questions() []api.CatchUpItem {
 	return []api.CatchUpItem{
-		{User: "u10000"}, {User: "v50001", Device: "phone"}, {User: "u10000", Vector: []int64{many}},
+		{User: "u10000", Begin: true, Upto: []int64{many}}, {User: "v50001", Device: "phone"}, {User: "u10000", Vector: []int64{many}},
 		{User: "u10000", Rooms: []string{"u10000&v50001"}}, {User: "u10000", Since: map[string]int64{"u10000&v50001": 0}, Vector: []int64{many}},
 	}
 }

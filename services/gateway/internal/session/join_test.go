@@ -1,0 +1,342 @@
+package session
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/pkg/api"
+	"parley/pkg/room"
+	"parley/pkg/testx"
+	"parley/pkg/wire"
+	"parley/services/gateway/internal/directory"
+)
+
+// strict is a world in which some people may not be talked to.
+type strict struct{ *world }
+
+func (s strict) Peer(_ context.Context, user, name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocked[user+name] {
+		return "", wire.E(wire.Forbidden, "you cannot talk to this user")
+	}
+	return name, nil
+}
+
+// modest is one where a question to the directory is the only way to know.
+type modest struct{ strict }
+
+func (modest) Sees(string, string) (ok, sure bool) { return false, false }
+
+func (w *world) block(user, peer string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.blocked == nil {
+		w.blocked = map[string]bool{}
+	}
+	w.blocked[user+peer], w.blocked[peer+user] = true, true
+}
+
+func (l *wireLog) seqs(rm room.Room) (out []int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.messages {
+		if m.Room == rm.String() {
+			out = append(out, m.Seq)
+		}
+	}
+	return out
+}
+
+func (l *wireLog) lastAck(t *testing.T) wire.Ack {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.acks) == 0 {
+		t.Fatal("no ack")
+	}
+	return l.acks[len(l.acks)-1]
+}
+
+func codes(l *wireLog) []wire.Code {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.errors)
+}
+
+// What one peer does must not keep a client from the rooms of all others.
+func TestJoinOfAListJoinsWhatCanBeJoined(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hub.Directory = strict{w}
+	w.say(avisLisa, "Avi", true)
+	gone := room.Room{A: "Lisa", B: "erased"}
+	w.say(gone, "erased", true)
+	w.checked(avisLisa)
+	w.checked(gone)
+	w.block("Lisa", "Avi")
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	list := []string{"Avi&Lisa", "Lisa&erased", "Avi&Era", "Lisa&nobody", "rubbish", "Era&Lisa", "Era&Lisa"}
+	if err := s.Join(wire.Join{Rooms: wire.RoomList{List: list}, Since: map[string]int64{"Avi&Era": 3, "Avi&Lisa": 0, "what": 1}}, "1"); err != nil {
+		t.Fatal(err)
+	}
+	a := l.lastAck(t)
+	if !slices.Equal(a.Joined, []string{"Avi&Lisa", "Lisa&erased", "Era&Lisa"}) {
+		t.Errorf("joined %q", a.Joined)
+	}
+	slices.SortFunc(a.Refused, func(x, y wire.Refusal) int { return strings.Compare(x.Room, y.Room) })
+	want := []wire.Refusal{{Room: "Avi&Era", Code: wire.Forbidden}, {Room: "Lisa&nobody", Code: wire.UnknownUser},
+		{Room: "rubbish", Code: wire.InvalidArgument}, {Room: "what", Code: wire.InvalidArgument}}
+	if !slices.Equal(a.Refused, want) {
+		t.Errorf("refused %v", a.Refused)
+	}
+	l.waitCaughtUp(t)
+	if len(l.seqs(avisLisa)) != 1 || len(l.seqs(gone)) != 1 {
+		t.Errorf("one's own rooms are not read: %v %v", l.seqs(avisLisa), l.seqs(gone))
+	}
+	// Only writing needs the other one's permission.
+	if err := s.SendMessage(wire.Send{Room: "Avi&Lisa", Content: "x"}, ""); wire.AsError(err).Code != wire.Forbidden {
+		t.Errorf("sending: %v", err)
+	}
+	if err := s.Typing("Avi&Lisa"); wire.AsError(err).Code != wire.Forbidden {
+		t.Errorf("typing: %v", err)
+	}
+}
+
+func TestJoinOfNothingIsRefused(t *testing.T) {
+	w := newWorld(t, nil)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	for _, j := range []wire.Join{{Room: "Avi&Era"}, {Rooms: wire.RoomList{List: []string{"Avi&Era", "rubbish"}}}} {
+		if err := s.Join(j, "1"); wire.AsError(err).Code != wire.Forbidden {
+			t.Errorf("%v: %v", j, err)
+		}
+	}
+	if s.isActive() {
+		t.Error("the user is online without a room")
+	}
+	// Without an id there is no ack, and a refusal is told all the same.
+	if err := s.Join(wire.Join{Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Avi&Era"}}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := codes(l); !slices.Equal(got, []wire.Code{wire.Forbidden}) {
+		t.Errorf("told %v", got)
+	}
+	l.waitCaughtUp(t)
+}
+
+// What is read is one's own; the peer's permission is for writing.
+func TestReadMarkerNeedsNoPermission(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hub.Directory = strict{w}
+	w.hub.History = &reads{}
+	w.block("Lisa", "Avi")
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	if err := s.Read("Avi&Lisa", 1, "9"); err != nil {
+		t.Fatal(err)
+	}
+	testx.Eventually(t, "an ack comes", 10*time.Second, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.acks) == 1 })
+}
+
+// Whoever may not see a user's presence learns of no marker either.
+func TestBlockedUsersLearnNothingOfEachOther(t *testing.T) {
+	for name, dir := range map[string]func(w *world) Directory{
+		"from what is known": func(w *world) Directory { return strict{w} },
+		"by asking":          func(w *world) Directory { return modest{strict{w}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.hub.Directory = dir(w)
+			w.block("Lisa", "Avi")
+			s, l := w.open("Lisa")
+			defer s.gone(true)
+			_ = s.Join(everyone, "")
+			l.waitCaughtUp(t)
+			for _, ev := range []string{wire.EvDelivered, wire.EvRead, wire.EvTyping} {
+				s.Notify(avisLisa, &api.Ephemeral{Event: ev, Username: "Avi", Seq: 1, Session: "other"})
+			}
+			s.Notify(avisLisa, &api.Ephemeral{Event: wire.EvRead, Username: "Lisa", Seq: 1, Session: "other"}) // one's own other session
+			s.Notify(erasLisa, &api.Ephemeral{Event: wire.EvDelivered, Username: "Era", Seq: 1, Session: "other"})
+			had := func() (out []string) {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				for _, e := range l.events {
+					if e == wire.EvDelivered || e == wire.EvRead || e == wire.EvTyping {
+						out = append(out, e)
+					}
+				}
+				slices.Sort(out)
+				return out
+			}
+			testx.Eventually(t, "others are heard of", 10*time.Second, func() bool { return len(had()) >= 2 })
+			testx.Eventually(t, "nothing is asked any more", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.calls == 0 })
+			if got := had(); !slices.Equal(got, []string{wire.EvDelivered, wire.EvRead}) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+var _ Directory = (*directory.Directory)(nil)
+
+// A second join delivers what the session has not been sent, and nothing twice; what comes live meanwhile keeps its order.
+func TestSecondJoinStartsFromWhatWasSent(t *testing.T) {
+	w := newWorld(t, nil)
+	for range 5 {
+		w.say(avisLisa, "Avi", true)
+	}
+	w.say(erasLisa, "Era", true)
+	w.checked(avisLisa)
+	w.checked(erasLisa)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	for _, j := range []wire.Join{{Room: "Avi&Lisa"}, {Room: "Avi&Lisa"}, {Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}}, everyone, everyone, {Room: "Era&Lisa"}} {
+		if err := s.Join(j, ""); err != nil {
+			t.Fatal(err)
+		}
+		l.waitCaughtUp(t)
+		w.say(avisLisa, "Avi", true)
+		w.say(erasLisa, "Era", true)
+		w.checked(erasLisa)
+	}
+	w.checked(avisLisa)
+	w.verify(l, "Lisa", nil)
+	if got := l.seqs(avisLisa); !slices.IsSorted(got) {
+		t.Errorf("out of order: %v", got)
+	}
+	// Who asks for it gets it once more, marked.
+	n := len(l.seqs(avisLisa))
+	if err := s.Join(wire.Join{Room: "Avi&Lisa", Since: map[string]int64{"Avi&Lisa": 0}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	l.waitCaughtUp(t)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	again := 0
+	for _, m := range l.messages {
+		if m.Late {
+			again++
+		}
+	}
+	if again != n {
+		t.Errorf("%d of %d came again", again, n)
+	}
+}
+
+// A connection that breaks before caught_up comes again with the token of catching_up and misses nothing, whatever other sessions of the user
+// have confirmed meanwhile.
+func TestCatchingUpSaysWhereItBegins(t *testing.T) {
+	for name, j := range map[string]wire.Join{
+		"all":           everyone,
+		"as a device":   {Rooms: wire.RoomList{All: true}, Device: "d"},
+		"a list":        {Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}},
+		"from a seq on": {Rooms: wire.RoomList{All: true}, Since: map[string]int64{"Avi&Lisa": 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.page = 2
+			for range 9 {
+				w.say(avisLisa, "Avi", true)
+				w.say(erasLisa, "Era", true)
+			}
+			w.checked(avisLisa)
+			w.checked(erasLisa)
+			w.confirmed["Lisa Avi&Lisa"] = 3
+			w.confirmed["Lisa Era&Lisa"] = 5
+			since := map[room.Room]int64{avisLisa: 3, erasLisa: 5}
+			if j.Since != nil {
+				since[avisLisa] = 2
+			}
+			s, l := w.open("Lisa")
+			defer s.gone(true)
+			if err := s.Join(j, ""); err != nil {
+				t.Fatal(err)
+			}
+			l.waitCaughtUp(t)
+			l.mu.Lock()
+			begins, at := slices.Clone(l.begins), slices.Clone(l.beginAt)
+			l.mu.Unlock()
+			if len(begins) != 1 || at[0] != 0 {
+				t.Fatalf("%d times catching_up, after %v messages", len(begins), at)
+			}
+			s.gone(false)
+			// Another session has confirmed everything.
+			w.mu.Lock()
+			w.confirmed["Lisa Avi&Lisa"], w.confirmed["Lisa Era&Lisa"] = 1000, 1000
+			w.mu.Unlock()
+			next, got := w.open("Lisa")
+			defer next.gone(true)
+			if err := next.Join(wire.Join{Rooms: j.Rooms, Resume: begins[0]}, ""); err != nil {
+				t.Fatal(err)
+			}
+			got.waitCaughtUp(t)
+			for rm, from := range since {
+				seqs := got.seqs(rm)
+				all := l.seqs(rm)
+				if len(all) == 0 || all[0] <= from {
+					t.Fatalf("%v: the first connection got %v", rm, all)
+				}
+				for _, seq := range all {
+					if !slices.Contains(seqs, seq) {
+						t.Errorf("%v: %d is missed, got %v", rm, seq, seqs)
+					}
+				}
+			}
+			if name != "from a seq on" && len(got.seqs(avisLisa)) == 9 && len(got.seqs(erasLisa)) == 9 {
+				t.Error("it begins with the first message ever")
+			}
+			// With a resume token it begins there.
+			if got.begins[0] != begins[0] {
+				t.Error("a join with a token begins elsewhere")
+			}
+		})
+	}
+}
+
+// A token that a connection gets while a second join runs must not be above what that one misses.
+func TestTokensCoverAllJoins(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.CatchUpPatience = time.Millisecond })
+	for range 4 {
+		w.say(avisLisa, "Avi", true)
+		w.say(erasLisa, "Era", true)
+	}
+	w.checked(avisLisa)
+	w.checked(erasLisa)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	_ = s.Join(wire.Join{Room: "Avi&Lisa"}, "")
+	l.waitCaughtUp(t)
+	w.setDeaf(true)
+	_ = s.Join(wire.Join{Room: "Era&Lisa"}, "")
+	s.Alive("a")
+	if a := l.lastAck(t); a.Resume != "" {
+		t.Fatal("a token although it is not known what the second room misses")
+	}
+	w.setDeaf(false)
+	l.waitCaughtUp(t)
+	l.mu.Lock()
+	begin := l.begins[len(l.begins)-1]
+	l.mu.Unlock()
+	next, got := w.open("Lisa")
+	defer next.gone(true)
+	_ = next.Join(wire.Join{Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}, Resume: begin}, "")
+	got.waitCaughtUp(t)
+	if n := len(got.seqs(erasLisa)); n != 4 {
+		t.Errorf("%d of 4 of the second room", n)
+	}
+	// Two joins at once have one end, which covers both.
+	third, both := w.open("Lisa")
+	defer third.gone(true)
+	w.setDeaf(true)
+	_ = third.Join(wire.Join{Room: "Avi&Lisa", Resume: l.resume}, "")
+	_ = third.Join(wire.Join{Room: "Era&Lisa", Since: map[string]int64{"Era&Lisa": 0}}, "")
+	w.setDeaf(false)
+	both.waitCaughtUp(t)
+	if n := len(both.seqs(erasLisa)); n != 4 {
+		t.Errorf("caught up after %d of 4 of the second room", n)
+	}
+}
