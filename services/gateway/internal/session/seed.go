@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -80,7 +81,7 @@ type Seed struct {
 	served *served
 
 	mu     sync.Mutex
-	joined map[string]int // connections on which a user has joined
+	joined map[string][]*seedConn // by user
 
 	// Admit counts a connection of the request's address and returns what ends it, or an error.
 	Admit func(*http.Request) (release func(), err error)
@@ -89,7 +90,7 @@ type Seed struct {
 // NewSeed makes what Accept of an engineio.Server needs.
 func NewSeed(h *Hub, cfg SeedConfig, admit func(*http.Request) (func(), error)) *Seed {
 	s := &Seed{
-		hub: h, cfg: cfg, Admit: admit, bots: map[string]struct{}{}, served: newServed(), joined: map[string]int{},
+		hub: h, cfg: cfg, Admit: admit, bots: map[string]struct{}{}, served: newServed(), joined: map[string][]*seedConn{},
 		// A chat has no use for attachments; a few are read so that their event can be refused by name.
 		sio: socketio.Config{ConnectTimeout: h.cfg.AuthTimeout, Attachments: 4, AttachmentBytes: h.cfg.FrameBytes},
 	}
@@ -104,14 +105,31 @@ func NewSeed(h *Hub, cfg SeedConfig, admit func(*http.Request) (func(), error)) 
 func (s *Seed) Joined(user string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.joined[user] > 0
+	return len(s.joined[user]) > 0
 }
 
-func (s *Seed) join(user string, by int) {
+func (s *Seed) join(user string, c *seedConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.joined[user] += by; s.joined[user] == 0 {
+	s.joined[user] = append(s.joined[user], c)
+}
+
+func (s *Seed) leave(user string, c *seedConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := slices.DeleteFunc(s.joined[user], func(x *seedConn) bool { return x == c })
+	if s.joined[user] = left; len(left) == 0 {
 		delete(s.joined, user)
+	}
+}
+
+// heard takes a sign of life of a user, on whichever connection: as the original has it, one that is dead and not known to be must not void the token of
+// the one that took its place.
+func (s *Seed) heard(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.joined[user] {
+		c.alive.Store(time.Now().UnixMilli())
 	}
 }
 
@@ -149,7 +167,7 @@ type seedConn struct {
 	begun   bool // the delay is over
 
 	quietSince atomic.Int64 // Unix seconds: since when nobody is signed in
-	alive      atomic.Int64 // Unix ms: the last connection_alive; 0 while nothing is joined
+	alive      atomic.Int64 // Unix ms: the last sign of life of the user; 0 while nothing is joined
 
 	mu sync.Mutex
 	s  *Session
@@ -235,13 +253,13 @@ func (c *seedConn) signOut(deliberate bool) {
 	}
 	told := c.begun
 	c.delay, c.pending, c.begun, c.proof = nil, nil, false, [sha256.Size]byte{}
-	joined := c.alive.Swap(0) != 0
 	s := c.session()
+	if s != nil {
+		c.seed.leave(s.user, c)
+	}
+	c.alive.Store(0)
 	if s == nil {
 		return
-	}
-	if joined {
-		c.seed.join(s.user, -1)
 	}
 	s.gone(deliberate)
 	if told {
@@ -272,7 +290,7 @@ func (c *seedConn) Event(e socketio.Event) {
 		c.message(&in, e.Ack)
 	case wire.EvAlive:
 		if s := c.session(); s != nil && in.Client != nil && sameUser(*in.Client, s.user) && c.alive.Load() != 0 {
-			c.alive.Store(time.Now().UnixMilli())
+			c.seed.heard(s.user)
 		}
 		c.reply(e.Ack, answer{Result: "success"})
 	case wire.EvDisconnection:
@@ -396,12 +414,12 @@ func (c *seedConn) enter(s *Session, r room.Room) error {
 	// From now on the client has to say that it is there; after a new login, from that one's join.
 	login := s.currentClaims().SID
 	if c.alive.Load() == 0 {
-		c.seed.join(s.user, 1)
+		c.seed.join(s.user, c)
 		c.counted = ""
 	}
 	if c.counted != login {
 		c.counted = login
-		c.alive.Store(time.Now().UnixMilli())
+		c.seed.heard(s.user)
 	}
 	if c.begun {
 		if s.has(r) {

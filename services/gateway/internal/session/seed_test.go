@@ -229,6 +229,38 @@ func TestTheKeepAliveCountsFromTheJoinOfEachLogin(t *testing.T) {
 	}
 }
 
+// A connection that is dead and not known to be is silent; the token that it shares with the one in its place stays good.
+func TestASignOfLifeIsTheUsers(t *testing.T) {
+	w := newSeedWorld(t, func(_ *Config, c *SeedConfig) { c.Alive = 18 * time.Second })
+	tok := w.login("Lisa")
+	dead, living, other := w.client(), w.client(), w.client()
+	old := time.Now().Add(-17 * time.Second).UnixMilli()
+	dead.mustJoin(tok, "Lisa", "Avi&Lisa")
+	dead.conn.alive.Store(old)
+	living.mustJoin(tok, "Lisa", "Avi&Lisa") // a sign of life as well
+	other.mustJoin(w.login("Avi"), "Avi", "Avi&Lisa")
+	if dead.conn.alive.Load() == old {
+		t.Fatal("the join does not count")
+	}
+	for _, c := range []*seedClient{dead, living, other} {
+		c.conn.alive.Store(old)
+	}
+	living.ask(wire.EvAlive, map[string]any{"client": "Lisa"})
+	if dead.conn.alive.Load() == old || living.conn.alive.Load() == old || other.conn.alive.Load() != old {
+		t.Fatal("a sign of life is of its user, on all connections")
+	}
+	// Who is silent on all of them goes, on all of them.
+	dead.conn.tick(time.Now().Add(time.Minute))
+	if l := enginetest.Wait(t, w.logouts); l.SID != "sid-"+tok {
+		t.Fatalf("got %+v", l)
+	}
+	living.ask(wire.EvDisconnection, map[string]any{"client": "Lisa", "jwt": tok})
+	w.hub.wg.Wait()
+	if w.seed.Joined("Lisa") || !w.seed.Joined("Avi") {
+		t.Fatal("who has joined is not who has")
+	}
+}
+
 func TestSignOutEndsTheLogin(t *testing.T) {
 	w := newSeedWorld(t, nil)
 	c := w.client()
