@@ -37,12 +37,16 @@ type Deps struct {
 	Log      *slog.Logger
 	Registry *prometheus.Registry
 	NATS     []nats.Option // such as nats.InProcessServer
+	// Storage says why nothing new can be stored now, though NATS can be reached; nil for never. New messages and registrations are
+	// refused with its error, which clients see, and the gateway is not ready.
+	Storage func() error
 }
 
 // Service is one gateway.
 type Service struct {
 	cfg       Config
 	log       *slog.Logger
+	storage   func() error
 	ln        net.Listener
 	srv       *http.Server
 	admin     *obs.Admin
@@ -68,7 +72,10 @@ const maxPollBody = 720 << 10
 
 // New binds the public and the admin port. It waits for nothing else: Ready tells when the rest is there.
 func New(cfg Config, deps Deps) (_ *Service, err error) {
-	s := &Service{cfg: cfg, log: deps.Log, places: newPlaces(cfg.Connections, cfg.PerAddress)}
+	if deps.Storage == nil {
+		deps.Storage = func() error { return nil }
+	}
+	s := &Service{cfg: cfg, log: deps.Log, storage: deps.Storage, places: newPlaces(cfg.Connections, cfg.PerAddress)}
 	defer func() {
 		if err != nil {
 			s.closeAll()
@@ -89,7 +96,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	rpc := s.bus.RPC(cfg.RPCTimeout)
 	s.deliver = s.bus.Deliveries()
 	s.router = router.New(source{s.deliver, rpc}, deps.Log, deps.Registry)
-	if s.publisher, err = bus.NewPublisher(s.bus, bus.DefaultPublisher, deps.Registry); err != nil {
+	if s.publisher, err = bus.NewPublisher(s.bus, bus.DefaultPublisher, deps.Storage, deps.Registry); err != nil {
 		return nil, err
 	}
 	s.confirmer = bus.NewConfirmer(rpc.HistoryConfirm, deps.Log, deps.Registry)
@@ -121,7 +128,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	registerEngine(deps.Registry, s.engine)
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
 		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
-		Ready: s.Ready, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
+		Ready: s.Ready, Storage: deps.Storage, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
 		Joined: s.seed.Joined, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
 	})
 	if err != nil {
@@ -151,7 +158,7 @@ func (s *Service) Ready() error {
 	case !s.router.Primed():
 		return errors.New("the message streams are not there yet (history makes them)")
 	}
-	return s.verifier.Ready()
+	return errors.Join(s.verifier.Ready(), s.storage())
 }
 
 // Run serves until ctx ends, then drains.

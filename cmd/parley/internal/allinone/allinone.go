@@ -54,18 +54,21 @@ func serve(ctx context.Context, cfg *Config, out, notes io.Writer) error {
 		return err
 	}
 	defer unlock()
-	ns, err := startNATS(cfg, cfg.Gateway.Obs.Logger("nats"))
+	process := obs.NewRegistry()
+	space := newDisk(cfg.Data, cfg.Floor, cfg.Gateway.Obs.Logger("disk"), process)
+	natsLog := cfg.Gateway.Obs.Logger("nats")
+	ns, err := newEmbedded(func() (*server.Server, error) { return startNATS(cfg, natsLog) }, space.Storage, natsLog, process)
 	if err != nil {
 		return err
 	}
-	defer stopNATS(ns)
-	rs, redisURL, err := startRedis()
+	defer func() { _ = ns.stop() }() // the process ends anyway
+	rs, err := startRedis(cfg.Gateway.Obs.Logger("redis"))
 	if err != nil {
 		return err
 	}
 	defer rs.Close()
-	cfg.Presence.RedisURL = redisURL
-	p, err := newParts(cfg, ns)
+	cfg.Presence.RedisURL = rs.url
+	p, err := newParts(cfg, process, ns, space)
 	if err != nil {
 		return err
 	}
@@ -79,6 +82,8 @@ func serve(ctx context.Context, cfg *Config, out, notes io.Writer) error {
 type parts struct {
 	log      *slog.Logger
 	started  atomic.Bool
+	disk     *disk
+	nats     *embedded
 	admin    *obs.Admin
 	gateway  *gateway.Service
 	auth     *auth.Service
@@ -89,10 +94,9 @@ type parts struct {
 
 // newParts makes them in this order because the gateway's port is what is most likely taken. After an error the process ends, and
 // with it what was made.
-func newParts(cfg *Config, ns *server.Server) (*parts, error) {
-	p := &parts{log: cfg.Gateway.Obs.Logger("parley")}
+func newParts(cfg *Config, process *prometheus.Registry, ns *embedded, space *disk) (*parts, error) {
+	p := &parts{log: cfg.Gateway.Obs.Logger("parley"), nats: ns, disk: space}
 	// A registry for each: two services may have metrics of one name. The process has one set of its own.
-	process := obs.NewRegistry()
 	metrics := prometheus.Gatherers{process}
 	inside := []nats.Option{nats.InProcessServer(ns)}
 	registry := func() *prometheus.Registry {
@@ -104,7 +108,7 @@ func newParts(cfg *Config, ns *server.Server) (*parts, error) {
 		return slog.New(starting{cfg.Gateway.Obs.Logger(name).Handler(), &p.started})
 	}
 	var err error
-	if p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{Log: log("gateway"), Registry: registry(), NATS: inside}); err != nil {
+	if p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{Log: log("gateway"), Registry: registry(), NATS: inside, Storage: space.Storage}); err != nil {
 		return nil, err
 	}
 	if p.auth, err = auth.New(cfg.Auth, auth.Deps{Log: log("auth"), Registry: registry(), NATS: inside}); err != nil {
@@ -122,7 +126,7 @@ func newParts(cfg *Config, ns *server.Server) (*parts, error) {
 
 // Ready is nil when all are.
 func (p *parts) Ready() error {
-	var errs []error
+	errs := []error{p.disk.Ready(), p.nats.Ready()}
 	for _, s := range p.all() {
 		if err := s.svc.Ready(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
@@ -152,7 +156,7 @@ func (p *parts) run(ctx context.Context, cfg *Config, greet func() error) error 
 			defer context.AfterFunc(behind, cancel)() // another part failed
 			return p.gateway.Run(front)
 		},
-		p.auth.Run, p.presence.Run, p.history.Run, p.admin.Run,
+		p.auth.Run, p.presence.Run, p.history.Run, p.admin.Run, p.disk.Run, p.nats.Run,
 		func(behind context.Context) error {
 			if p.socket == nil {
 				return nil

@@ -21,6 +21,7 @@ type Config struct {
 	Demo  bool          `cfg:"demo" default:"true" help:"add the demo users, whose passwords are public"`
 	Admin string        `cfg:"admin" default:"127.0.0.1:0" help:"private address for /metrics, /healthz, /readyz and /debug/pprof; empty for none"`
 	Drain time.Duration `cfg:"drain" default:"1s" help:"after SIGTERM, clients are asked to leave at random times within this"`
+	Floor int64         `cfg:"free-space-floor" default:"268435456" help:"bytes that have to be free where the data folder is: below that, messages and registrations are refused and all else goes on; 0 for none"`
 	Sync  time.Duration `cfg:"nats-sync-interval" default:"1s" help:"how often the embedded NATS forces what it stored to the disk: what a power cut (not a crash) may take"`
 
 	// Streams is what history makes of the same settings; here it says how much the embedded NATS may store.
@@ -49,6 +50,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Sync <= 0 {
 		errs = append(errs, errors.New("nats-sync-interval: must be above 0"))
+	}
+	if c.Floor < 0 {
+		errs = append(errs, errors.New("free-space-floor: must not be below 0"))
 	}
 	seen := map[string]bool{}
 	for _, err := range []error{c.Gateway.Validate(), c.Auth.Validate(), c.Presence.Validate(), c.History.Validate()} {

@@ -72,6 +72,7 @@ type Publisher struct {
 	bus    *Bus
 	cfg    PublisherConfig
 	prefix string // of the reply subjects
+	refuse func() error
 
 	mu   sync.Mutex
 	next uint64
@@ -81,15 +82,15 @@ type Publisher struct {
 	latency                         prometheus.Histogram
 }
 
-// NewPublisher subscribes to the acks.
-func NewPublisher(b *Bus, cfg PublisherConfig, reg prometheus.Registerer) (*Publisher, error) {
+// NewPublisher subscribes to the acks. While refuse returns an error, that is the outcome of what is published.
+func NewPublisher(b *Bus, cfg PublisherConfig, refuse func() error, reg prometheus.Registerer) (*Publisher, error) {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_gateway_publish_" + name, Help: help})
 		reg.MustRegister(c)
 		return c
 	}
 	p := &Publisher{
-		bus: b, cfg: cfg, prefix: b.nc.NewInbox() + ".", open: map[uint64]*Publication{},
+		bus: b, cfg: cfg, refuse: refuse, prefix: b.nc.NewInbox() + ".", open: map[uint64]*Publication{},
 		stored:  counter("stored_total", "Messages that the stream acknowledged."),
 		retried: counter("retried_total", "Attempts repeated because no ack came."),
 		failed:  counter("failed_total", "Messages answered with unavailable or id_conflict."),
@@ -112,6 +113,11 @@ func (p *Publisher) New(m Publication) *Publication {
 
 // Publish starts a publication that New made; Done tells its end unless Copied comes first.
 func (p *Publisher) Publish(m *Publication) {
+	if err := p.refuse(); err != nil {
+		p.failed.Inc()
+		m.Done(nil, err)
+		return
+	}
 	// The fields are plain strings: this cannot fail.
 	m.payload, _ = json.Marshal(api.StoredPayload{V: api.PayloadVersion, Sender: m.Sender, ID: m.ID, Content: m.Content})
 	now := time.Now()

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -54,7 +55,8 @@ func publisher(t *testing.T, url string) (*Bus, *Publisher) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	p, err := NewPublisher(b, PublisherConfig{Attempt: 200 * time.Millisecond, GiveUp: 3 * time.Second, Offline: 500 * time.Millisecond, CopyWait: 50 * time.Millisecond}, prometheus.NewRegistry())
+	p, err := NewPublisher(b, PublisherConfig{Attempt: 200 * time.Millisecond, GiveUp: 3 * time.Second, Offline: 500 * time.Millisecond, CopyWait: 50 * time.Millisecond},
+		func() error { return nil }, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,5 +280,31 @@ func TestStreamThatWentBackAcceptsNothing(t *testing.T) {
 	}
 	if o := again(); o.err != nil || o.m.Seq != 1 {
 		t.Fatalf("got %+v, %v", o.m, o.err)
+	}
+}
+
+// TestRefused: while nothing may be stored, nothing is published, and the sender hears why.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	ns := testx.NatsServer(t)
+	b, p := publisher(t, ns.ClientURL())
+	heard, err := b.nc.SubscribeSync(subject.RoomPrefix + ">")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := wire.E(wire.Unavailable, "the disk is full")
+	p.refuse = func() error { return full }
+	m, ch := publish(p, "Avi", "1", "text", avisLisa)
+	if o := get(t, ch); o.m != nil || !errors.Is(o.err, full) {
+		t.Errorf("%+v", o)
+	}
+	if p.InFlight() != 0 || m.Copied() {
+		t.Error("it is still under way")
+	}
+	if err := b.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, _ := heard.Pending(); n != 0 {
+		t.Error("it was published")
 	}
 }

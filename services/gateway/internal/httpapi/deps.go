@@ -77,6 +77,7 @@ type Deps struct {
 	Directory Directory
 
 	Ready     func() error // why this gateway cannot serve now; nil when it can
+	Storage   func() error // why nobody can be registered now; nil when they can
 	WebSocket http.Handler // of /v1/ws; no route when nil
 	SocketIO  http.Handler // of /socket.io/; no route when nil
 	// Held reports whether a session id of Socket.IO is that of a connection here: its requests are limited by the session.

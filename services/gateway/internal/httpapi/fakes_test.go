@@ -36,6 +36,7 @@ type world struct {
 	ended    int // logins that AuthEndLogins ended
 	notReady error
 	unseen   string // one whose doings may not be learned
+	full     error
 	page     api.PageResponse
 	convs    api.ConversationsPage
 	contacts api.ContactsPage
@@ -200,7 +201,7 @@ func testConfig() Config { return Config{Rate: 50, Burst: 100} }
 func (w *world) deps(reg *prometheus.Registry) Deps {
 	return Deps{
 		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w,
-		Ready: func() error { return w.notReady },
+		Ready: func() error { return w.notReady }, Storage: func() error { return w.full },
 		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.WriteHeader(http.StatusSwitchingProtocols)
 		}),

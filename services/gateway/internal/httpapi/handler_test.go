@@ -246,6 +246,25 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// TestNoRegistrationOnAFullDisk: who is there logs in as before.
+func TestNoRegistrationOnAFullDisk(t *testing.T) {
+	w := newWorld()
+	h := w.handler(t, testConfig())
+	w.full = &wire.Error{Code: wire.Unavailable, Message: "the disk is full", RetryAfterMS: 5000}
+	const body = `{"username":"New","password":"correct horse"}`
+	r := ask(h, "POST", "/v1/users", "", body)
+	r.wants(t, 503, wire.Unavailable)
+	if r.Header.Get("Retry-After") != "5" || !strings.Contains(string(r.body), "the disk is full") {
+		t.Errorf("%v %s", r.Header, r.body)
+	}
+	if len(w.credentials) != 0 {
+		t.Error("auth was asked")
+	}
+	if r := ask(h, "POST", "/v1/sessions", "", body); r.StatusCode != 201 {
+		t.Errorf("log in: %d %s", r.StatusCode, r.body)
+	}
+}
+
 func TestHeadersAndPage(t *testing.T) {
 	h := newWorld().handler(t, testConfig())
 	for _, target := range []string{"/", "/v1/contacts", "/nothing", "/openapi.yaml", "/v1/ws"} {

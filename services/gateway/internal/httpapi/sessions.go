@@ -48,6 +48,9 @@ func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := h.Storage(); err != nil {
+		return err
+	}
 	u, err := h.Logins.AuthRegister(r.Context(), c)
 	if err != nil {
 		return err

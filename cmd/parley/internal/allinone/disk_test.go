@@ -1,0 +1,41 @@
+package allinone
+
+import (
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/pkg/testx"
+	"parley/pkg/wire"
+)
+
+// TestFloor: below the floor nothing new is stored, and a little more than the floor has to be free before it is again.
+func TestFloor(t *testing.T) {
+	d := newDisk(t.TempDir(), 0, testx.Quiet(), prometheus.NewRegistry())
+	if err := d.Storage(); err != nil || d.free.Load() == 0 {
+		t.Fatalf("without a floor: %v, %d bytes free", err, d.free.Load())
+	}
+	d.floor = math.MaxInt64
+	d.look()
+	var e *wire.Error
+	if err := d.Storage(); !errors.As(err, &e) || e.Code != wire.Unavailable || e.RetryAfterMS == 0 || d.Ready() == nil {
+		t.Errorf("below the floor: %v, %v", err, d.Ready())
+	}
+	d.floor = d.free.Load() - d.free.Load()/50
+	d.look()
+	if d.Storage() == nil {
+		t.Error("with hardly more than the floor it is full no more")
+	}
+	d.floor = d.free.Load() / 2
+	d.look()
+	if err := errors.Join(d.Storage(), d.Ready()); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	d.dir = "/nowhere"
+	d.look()
+	if d.Storage() != nil {
+		t.Error("what cannot be told counts as full")
+	}
+}
