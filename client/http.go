@@ -54,7 +54,7 @@ func Peer(room, user string) string {
 	return a
 }
 
-// Tokens is what a login gives. Keep the refresh token secret; each is good for one use.
+// Tokens is what a login gives. Keep the refresh token secret: each is good until what it was traded for is used.
 type Tokens struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token,omitempty"`

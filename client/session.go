@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -80,8 +82,8 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 	return s.Tokens().AccessToken, err
 }
 
-// Refresh trades the refresh token for new tokens. The server revokes the whole login when it sees one twice, so
-// calls never overlap.
+// Refresh trades the refresh token for new tokens. Calls never overlap. When it fails without a word of the server, it may be called again: the
+// server gives the same tokens once more, until one of them has been used.
 func (s *Session) Refresh(ctx context.Context) error { return s.renew(ctx, s.Tokens().AccessToken) }
 
 // renew replaces the access token old; another call may have done it meanwhile.
@@ -99,12 +101,36 @@ func (s *Session) renew(ctx context.Context, old string) error {
 	if have.RefreshToken == "" {
 		return wire.E(wire.Unauthenticated, "the token has run out and cannot be renewed; log in again")
 	}
-	var t Tokens
-	if err := s.c.do(ctx, http.MethodPost, "/v1/sessions/refresh", "", map[string]string{"refresh_token": have.RefreshToken}, &t); err != nil {
+	t, err := s.trade(ctx, have.RefreshToken)
+	if err != nil {
 		return fmt.Errorf("renew the token: %w", err)
 	}
 	s.set(t)
 	return nil
+}
+
+const (
+	// tradeTries and tradeTime: an answer that was lost is asked for again soon, with the same token. A service answers within 3 s.
+	tradeTries = 3
+	tradeTime  = 10 * time.Second
+	tradePause = 300 * time.Millisecond
+)
+
+func (s *Session) trade(ctx context.Context, refresh string) (t Tokens, err error) {
+	for try := 1; ; try++ {
+		once, cancel := context.WithTimeout(ctx, tradeTime)
+		err = s.c.do(once, http.MethodPost, "/v1/sessions/refresh", "", map[string]string{"refresh_token": refresh}, &t)
+		cancel()
+		var said *wire.Error
+		if err == nil || errors.As(err, &said) || try == tradeTries {
+			return t, err
+		}
+		select {
+		case <-time.After(rand.N(tradePause)):
+		case <-ctx.Done():
+			return t, err
+		}
+	}
 }
 
 // do is a request in the name of the user; a token that the server no longer takes is renewed once.

@@ -1,7 +1,7 @@
 // @ts-check
 import { Connection } from "./connection.js";
 import { ServerError, isCode } from "./errors.js";
-import { within } from "./util.js";
+import { sleep, within } from "./util.js";
 
 /**
  * @typedef {{access_token: string, refresh_token?: string, expires_in?: number, username?: string}} Tokens
@@ -12,11 +12,15 @@ import { within } from "./util.js";
  * @typedef {{signal?: AbortSignal}} Abortable
  *
  * Where the tokens of a login are kept. `lock` keeps others (tabs of a browser) from renewing at the same time: the server ends
- * the whole login when it sees a refresh token twice.
+ * the whole login when it sees a refresh token after what that was traded for is in use.
  * @typedef {{load?: () => Tokens | null, save?: (t: Tokens) => void, lock?: (f: () => Promise<void>) => Promise<void>}} TokenStore
  */
 
 const REQUEST_TIMEOUT = 30_000;
+// An answer that was lost is asked for again soon, with the same token. A service answers within 3 s.
+const TRADE_TRIES = 3;
+const TRADE_TIMEOUT = 10_000;
+const TRADE_PAUSE = 300;
 const MAX_BODY = 8 << 20;
 
 /** One deployment. */
@@ -176,7 +180,7 @@ export class Session {
   }
 
   /**
-   * Trades the refresh token for new tokens now.
+   * Trades the refresh token for new tokens now. When it fails without a word of the server, it may be called again.
    * @param {Abortable} [o]
    */
   refresh(o) {
@@ -197,14 +201,33 @@ export class Session {
   }
 
   async #trade() {
+    const { refresh_token } = this.tokens;
+    for (let tries = 1; ; tries++) {
+      if (this.#adopt(refresh_token)) return;
+      if (!refresh_token) throw new ServerError("unauthenticated", "the token has run out and cannot be renewed; log in again");
+      try {
+        // Without the caller's signal: the trade is everybody's.
+        const t = await this.api._do("POST", "/v1/sessions/refresh", { body: { refresh_token }, signal: within(TRADE_TIMEOUT) });
+        if (this.#adopt(refresh_token)) return; // another tab was quicker, and may have gone on from there
+        this.store.save?.(t);
+        return this.#set(t);
+      } catch (e) {
+        // The answer is lost: the server gives the same tokens again.
+        if (e instanceof ServerError || tries === TRADE_TRIES) throw e;
+      }
+      await sleep(Math.random() * TRADE_PAUSE);
+    }
+  }
+
+  /**
+   * Takes the tokens of the store when they are others than those that `refresh_token` belongs to.
+   * @param {string | undefined} refresh_token
+   */
+  #adopt(refresh_token) {
     const kept = this.store.load?.();
-    const refresh_token = this.tokens.refresh_token;
-    if (kept && kept.refresh_token !== refresh_token) return this.#set(kept);
-    if (!refresh_token) throw new ServerError("unauthenticated", "the token has run out and cannot be renewed; log in again");
-    // Without the caller's signal: the trade is everybody's, and half a trade loses the login.
-    const t = await this.api._do("POST", "/v1/sessions/refresh", { body: { refresh_token } });
-    this.store.save?.(t);
-    this.#set(t);
+    if (!kept || kept.refresh_token === refresh_token) return false;
+    this.#set(kept);
+    return true;
   }
 
   /** @param {Tokens} t */

@@ -13,6 +13,7 @@ const (
 	AuthLogin         = "svc.auth.login"
 	AuthRefresh       = "svc.auth.refresh"
 	AuthLogout        = "svc.auth.logout"
+	AuthUsed          = "svc.auth.used"
 	AuthCheck         = "svc.auth.check"
 	AuthEndLogins     = "svc.auth.end_logins"
 	AuthContacts      = "svc.auth.contacts"
@@ -41,8 +42,10 @@ const (
 
 // KV buckets. Auth writes them, gateways watch them.
 const (
-	KeysBucket    = "parley_keys"    // key id → base64url of an Ed25519 public key
-	RevokedBucket = "parley_revoked" // "sid.<sid>" or "user.<token of the name>" → Unix seconds: tokens issued before are void
+	KeysBucket = "parley_keys" // key id → base64url of an Ed25519 public key
+	// RevokedBucket says which tokens are void: "sid.<sid>" those of a login; "user.<token of the name>" → Unix seconds, those that the user was
+	// given up to then; "began.<token of the name>" → Unix milliseconds, those of the user's logins that began up to then.
+	RevokedBucket = "parley_revoked"
 )
 
 // Empty is the body of requests and answers that have none.
@@ -84,6 +87,21 @@ type Tokens struct {
 type RefreshRequest struct {
 	RefreshToken string `json:"refresh_token"`
 	Address      string `json:"address,omitempty"`
+}
+
+// MaxUses bounds UsedRequest.
+const MaxUses = 200
+
+// UsedRequest tells that access tokens which came with a refresh were used, so that the refresh tokens before them are good no longer.
+// At most MaxUses; it may be repeated.
+type UsedRequest struct {
+	Uses []Use `json:"uses"`
+}
+
+// Use of an access token: its login, and its turn (see token.Claims).
+type Use struct {
+	SID  string `json:"s"`
+	Turn int64  `json:"n"`
 }
 
 // LogoutRequest ends one login.

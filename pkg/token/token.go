@@ -34,6 +34,9 @@ const (
 	maxBytes = 4096            // a token of ours has about 400
 )
 
+// MaxLife is the longest life that a token may have: revocations are remembered for no longer.
+const MaxLife = 366 * 24 * time.Hour
+
 // Claims is what a valid token says.
 type Claims struct {
 	Username string // registered form
@@ -42,12 +45,18 @@ type Claims struct {
 	Scope    string
 	Issued   time.Time
 	Expires  time.Time
+	// Began is when the login began, in whole milliseconds; Issued in tokens of versions that did not say it.
+	Began time.Time
+	// Turn is how many refreshes of the login came before: 0 for the token that the password gave.
+	Turn int64
 }
 
 type jwtClaims struct {
 	UID   int64  `json:"uid"`
 	SID   string `json:"sid"`
 	Scope string `json:"scope"`
+	Began int64  `json:"bgn,omitempty"` // Unix ms
+	Turn  int64  `json:"trn,omitempty"`
 	jwt.RegisteredClaims
 }
 
@@ -75,8 +84,12 @@ func KeyID(key ed25519.PublicKey) string {
 
 // Sign makes a token.
 func (s *Signer) Sign(c Claims) (string, error) {
+	began := int64(0)
+	if !c.Began.IsZero() {
+		began = c.Began.UnixMilli()
+	}
 	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwtClaims{
-		UID: c.UID, SID: c.SID, Scope: c.Scope,
+		UID: c.UID, SID: c.SID, Scope: c.Scope, Began: began, Turn: c.Turn,
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: c.Username,
 			IssuedAt: jwt.NewNumericDate(c.Issued), ExpiresAt: jwt.NewNumericDate(c.Expires),
@@ -114,8 +127,15 @@ func Verify(tok string, keys func(kid string) (ed25519.PublicKey, bool), now tim
 		return Claims{}, ErrExpired
 	case errors.Is(err, ErrKey):
 		return Claims{}, ErrKey
-	case err != nil || c.Subject == "" || c.SID == "" || c.IssuedAt == nil:
+	case err != nil || c.Subject == "" || c.SID == "" || c.IssuedAt == nil || c.ExpiresAt.Sub(c.IssuedAt.Time) > MaxLife:
 		return Claims{}, ErrInvalid
 	}
-	return Claims{Username: c.Subject, UID: c.UID, SID: c.SID, Scope: c.Scope, Issued: c.IssuedAt.Time, Expires: c.ExpiresAt.Time}, nil
+	began := c.IssuedAt.Time
+	if c.Began > 0 {
+		began = time.UnixMilli(c.Began)
+	}
+	return Claims{
+		Username: c.Subject, UID: c.UID, SID: c.SID, Scope: c.Scope, Issued: c.IssuedAt.Time, Expires: c.ExpiresAt.Time,
+		Began: began, Turn: c.Turn,
+	}, nil
 }

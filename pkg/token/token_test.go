@@ -38,7 +38,10 @@ func keysOf(list ...*Signer) func(string) (ed25519.PublicKey, bool) {
 }
 
 func avi() Claims {
-	return Claims{Username: "Avi", UID: 7, SID: "s1", Scope: ScopeNative, Issued: now, Expires: now.Add(15 * time.Minute)}
+	return Claims{
+		Username: "Avi", UID: 7, SID: "s1", Scope: ScopeNative, Issued: now, Expires: now.Add(15 * time.Minute),
+		Began: now.Add(-time.Hour - time.Millisecond), Turn: 3,
+	}
 }
 
 func sign(t *testing.T, s *Signer, c Claims) string {
@@ -64,6 +67,7 @@ func TestTokensRoundTrip(t *testing.T) {
 			Username: rapid.StringOfN(rapid.Rune(), 1, 64, -1).Draw(t, "user"), UID: rapid.Int64Range(0, 1<<53).Draw(t, "uid"),
 			SID: rapid.StringMatching(`[A-Za-z0-9_-]{1,22}`).Draw(t, "sid"), Scope: rapid.SampledFrom([]string{ScopeNative, ScopeSeed, "native admin"}).Draw(t, "scope"),
 			Issued: now, Expires: now.Add(time.Duration(rapid.IntRange(1, 1<<20).Draw(t, "life")) * time.Second),
+			Began: now.Add(-time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "age")) * time.Millisecond), Turn: rapid.Int64Range(0, 1<<40).Draw(t, "turn"),
 		}
 		tok, err := s.Sign(want)
 		if err != nil {
@@ -125,6 +129,17 @@ func TestForgeries(t *testing.T) {
 	header := map[string]any{"alg": "EdDSA", "typ": "JWT", "kid": kid}
 	if _, err := Verify(forge(s, header, good()), keys, now); err != nil {
 		t.Fatalf("the forge does not work: %v", err)
+	}
+	old, err := Verify(forge(s, header, good()), keys, now)
+	if err != nil || !old.Began.Equal(now) || old.Turn != 0 {
+		t.Fatalf("one of the version before: %+v, %v", old, err)
+	}
+	for life, ok := range map[time.Duration]bool{MaxLife: true, MaxLife + time.Second: false, 10 * MaxLife: false} {
+		c := good()
+		c["exp"] = now.Add(life).Unix()
+		if _, err := Verify(forge(s, header, c), keys, now); (err == nil) != ok {
+			t.Errorf("a life of %s: %v", life, err)
+		}
 	}
 	h := func(alg string) map[string]any { return map[string]any{"alg": alg, "typ": "JWT", "kid": kid} }
 	for _, alg := range []string{"none", "None", "NONE", "nOnE", "", "HS256", "RS256", "ES256", "eddsa"} {

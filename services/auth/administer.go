@@ -14,6 +14,7 @@ import (
 	"parley/pkg/api"
 	"parley/pkg/sqldb"
 	"parley/pkg/subject"
+	"parley/pkg/token"
 	"parley/pkg/wire"
 	"parley/services/auth/internal/buckets"
 	"parley/services/auth/internal/login"
@@ -49,7 +50,7 @@ func OpenAdmin(sql sqldb.Config, nc *nats.Conn, log *slog.Logger) (*Admin, error
 		return fail(err)
 	}
 	// A revocation lives as long as the bucket lets it, which auth has made for its longest token.
-	const life = 366 * 24 * time.Hour
+	const life = token.MaxLife
 	b, err := buckets.New(nc, 1, life)
 	if err != nil {
 		return fail(err)

@@ -14,6 +14,7 @@ import (
 	"parley/pkg/natsx"
 	"parley/pkg/obs"
 	"parley/pkg/sqldb"
+	"parley/pkg/token"
 	"parley/services/auth/internal/keyfile"
 )
 
@@ -33,7 +34,9 @@ type Config struct {
 
 	AccessTTL  time.Duration `cfg:"access-ttl" default:"15m" help:"life of an access token"`
 	RefreshTTL time.Duration `cfg:"refresh-ttl" default:"720h" help:"life of a refresh token that is not used"`
-	SeedTTL    time.Duration `cfg:"seed-token-ttl" default:"720h" help:"life of a token of the old clients, which cannot refresh"`
+	// 5 s: two tabs that ask at the same moment are closer than that on any network on which one can chat.
+	RefreshGrace time.Duration `cfg:"refresh-grace" default:"5s" help:"a refresh token is taken for so long yet after the first use of what it was traded for (two tabs ask at the same time); later it ends the login as stolen"`
+	SeedTTL      time.Duration `cfg:"seed-token-ttl" default:"720h" help:"life of a token of the old clients, which cannot refresh"`
 
 	Mode           string `cfg:"directory-mode" default:"everyone" help:"everyone: all users are contacts; roster: contacts by consent of both"`
 	DirectoryLimit int    `cfg:"directory-limit" default:"1000" help:"up to so many users, gateways hold the whole list of names"`
@@ -66,9 +69,15 @@ func (c *Config) Validate() error {
 		name string
 		v    time.Duration
 	}{{"access-ttl", c.AccessTTL}, {"refresh-ttl", c.RefreshTTL}, {"seed-token-ttl", c.SeedTTL}} {
-		if d.v < time.Second || d.v > 366*24*time.Hour {
+		if d.v < time.Second || d.v > token.MaxLife {
 			errs = append(errs, fmt.Errorf("%s: %s is not between a second and a year", d.name, d.v))
 		}
+	}
+	if c.RefreshTTL < c.AccessTTL {
+		errs = append(errs, fmt.Errorf("refresh-ttl: %s is less than access-ttl, %s: a login would be forgotten before its last token runs out", c.RefreshTTL, c.AccessTTL))
+	}
+	if c.RefreshGrace < 0 || c.RefreshGrace > time.Minute {
+		errs = append(errs, fmt.Errorf("refresh-grace: %s is not between 0 and a minute", c.RefreshGrace))
 	}
 	if m := api.Mode(c.Mode); m != api.Everyone && m != api.Roster {
 		errs = append(errs, fmt.Errorf("directory-mode: %q is neither everyone nor roster", c.Mode))

@@ -150,60 +150,6 @@ func TestWrongCredentialsAnswerAlike(t *testing.T) {
 	}
 }
 
-func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		r := start(t, url)
-		r.register("Avi")
-		first, other := r.login("Avi"), r.login("Avi")
-		sid := r.verify(first.AccessToken).SID
-
-		second := ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: first.RefreshToken})
-		if second.RefreshToken == first.RefreshToken || r.verify(second.AccessToken).SID != sid {
-			t.Fatalf("refreshed to %+v", second)
-		}
-		third := ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: second.RefreshToken})
-		if r.revoked("sid." + sid) {
-			t.Fatal("revoked by a proper refresh")
-		}
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: first.RefreshToken})
-		if !r.revoked("sid." + sid) {
-			t.Fatal("reuse did not revoke the access tokens")
-		}
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: third.RefreshToken})
-		ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: other.RefreshToken})
-		for _, bad := range []string{"", "x", "a\x00b", strings.Repeat("x", 10_000), other.AccessToken} {
-			r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: bad})
-		}
-		if n := r.metric("parley_auth_refreshes_total", "reused"); n != 1 {
-			t.Fatalf("%v reuses counted", n)
-		}
-	})
-}
-
-func TestTwoRefreshesAtOnceAreReuse(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		r := start(t, url)
-		r.register("Avi")
-		tok := r.login("Avi")
-		var wg sync.WaitGroup
-		ok := make(chan struct{}, 10)
-		for range 10 {
-			wg.Go(func() {
-				if _, err := try[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken}); err == nil {
-					ok <- struct{}{}
-				}
-			})
-		}
-		wg.Wait()
-		if len(ok) > 1 {
-			t.Fatalf("one refresh token was good %d times", len(ok))
-		}
-		if !r.revoked("sid." + r.verify(tok.AccessToken).SID) {
-			t.Fatal("the login lives on")
-		}
-	})
-}
-
 func TestLogout(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url)

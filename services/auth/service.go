@@ -98,7 +98,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
 	}
 	natsx.Observe(s.nc, "auth", deps.Registry)
-	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Seed: cfg.SeedTTL}
+	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Seed: cfg.SeedTTL, Grace: cfg.RefreshGrace}
 	if s.buckets, err = buckets.New(s.nc, cfg.Replicas, lives.Longest()); err != nil {
 		s.nc.Close()
 		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
@@ -284,6 +284,7 @@ func (s *Service) lookupHandlers() map[string]natsx.Handler {
 	return map[string]natsx.Handler{
 		api.AuthRefresh:       handle(lookupTime, s.logins.Refresh),
 		api.AuthLogout:        handle(lookupTime, s.logins.Logout),
+		api.AuthUsed:          handle(lookupTime, s.logins.Used),
 		api.AuthEndLogins:     handle(lookupTime, s.logins.EndAll),
 		api.AuthContacts:      handle(lookupTime, s.contacts.Contacts),
 		api.AuthResolve:       handle(lookupTime, s.contacts.Resolve),

@@ -100,7 +100,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	s.confirmer = bus.NewConfirmer(rpc.HistoryConfirm, deps.Log, deps.Registry)
-	s.verifier = access.New(s.bus, deps.Log, deps.Registry)
+	s.verifier = access.New(s.bus, rpc.AuthUsed, deps.Log, deps.Registry)
 	s.directory = directory.New(rpc, s.bus, cfg.Directory, deps.Log, deps.Registry)
 	s.presence = presence.New(rpc, s.bus, cfg.Presence, deps.Log, deps.Registry)
 	s.hub = session.NewHub(cfg.Session, session.Deps{

@@ -84,7 +84,7 @@ func (a *allInOne) control() http.Handler {
 
 func TestSDK(t *testing.T) {
 	a := serve(t)
-	node(t, a.base, a.control(), "sdk.test.js", "readme.test.js")
+	node(t, a.base, a.control(), "sdk.test.js", "readme.test.js", "refresh.test.js")
 }
 
 func TestSDKThreeGateways(t *testing.T) {

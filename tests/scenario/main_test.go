@@ -56,6 +56,9 @@ var scenarios = []struct {
 	{"ways to bring a token", tokenWays},
 	{"a token runs out", tokenRunsOut},
 	{"logout closes sockets", logout},
+	{"answers to refreshes are lost", lostRefreshes},
+	{"a refresh token is good until its successor is used", firstUse},
+	{"a change of the password ends all logins", passwordChange},
 	{"pages of other origins", origins},
 	{"presence", presence},
 	{"a short absence is not announced", shortAbsence},
@@ -75,7 +78,7 @@ func TestThreeGatewaysThreeNats(t *testing.T) {
 }
 
 func run(t *testing.T, o harness.Options, tries int) {
-	o.Settings = map[string]string{"dedupe-window": dedupeWindow.String(), "hash-concurrency": "4"}
+	o.Settings = map[string]string{"dedupe-window": dedupeWindow.String(), "hash-concurrency": "4", "refresh-grace": "0s"}
 	s := harness.New(t, o)
 	t.Run("scenarios", func(t *testing.T) {
 		for _, sc := range scenarios {

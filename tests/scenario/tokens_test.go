@@ -251,25 +251,4 @@ func logout(t *testing.T, e *env) {
 			t.Errorf("gateway %d takes a revoked token: %d", i, a.Status)
 		}
 	}
-	// A refresh token is good for one use; the second one ends the login.
-	refresh := func(tok string) harness.Answer {
-		return e.Do(http.MethodPost, e.at(0)+"/v1/sessions/refresh", "", map[string]string{"refresh_token": tok})
-	}
-	a := refresh(other.Tokens.RefreshToken)
-	var fresh struct {
-		AccessToken  string `json:"access_token"`
-		RefreshToken string `json:"refresh_token"`
-	}
-	if err := json.Unmarshal(a.Body, &fresh); a.Status != http.StatusCreated && a.Status != http.StatusOK || err != nil {
-		t.Fatalf("refresh: %d %s", a.Status, a.Body)
-	}
-	if a := refresh(other.Tokens.RefreshToken); a.Status != http.StatusUnauthorized {
-		t.Errorf("a refresh token used twice: %d %s", a.Status, a.Body)
-	}
-	if code := stays.Closed(harness.Within); code != wire.CloseTokenRevoked.Code {
-		t.Errorf("closed with %d", code)
-	}
-	if a := refresh(fresh.RefreshToken); a.Status != http.StatusUnauthorized {
-		t.Errorf("the family goes on: %d %s", a.Status, a.Body)
-	}
 }

@@ -125,4 +125,34 @@ func (b *Buckets) RevokeUser(ctx context.Context, username string, now time.Time
 	return nil
 }
 
+// RevokeBegan makes all access tokens of a user's logins void that began up to then. It may be repeated; the latest time counts, whoever writes
+// last.
+func (b *Buckets) RevokeBegan(ctx context.Context, username string, upTo time.Time) error {
+	kv, err := b.js.KeyValue(ctx, api.RevokedBucket)
+	if err != nil {
+		return fmt.Errorf("open the bucket of revocations: %w", err)
+	}
+	key, value := "began."+subject.Token(username), strconv.AppendInt(nil, upTo.UnixMilli(), 10)
+	for {
+		e, err := kv.Get(ctx, key)
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			_, err = kv.Create(ctx, key, value)
+		case err != nil:
+			return fmt.Errorf("read a revocation: %w", err)
+		default:
+			if at, err := strconv.ParseInt(string(e.Value()), 10, 64); err == nil && at >= upTo.UnixMilli() {
+				return nil
+			}
+			_, err = kv.Update(ctx, key, value, e.Revision())
+		}
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch): // another one was first
+			return fmt.Errorf("revoke the logins of a user: %w", err)
+		}
+	}
+}
+
 func seconds(t time.Time) []byte { return strconv.AppendInt(nil, t.Unix(), 10) }

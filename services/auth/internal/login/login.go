@@ -33,6 +33,7 @@ type Lives struct {
 	Access  time.Duration // of an access token
 	Refresh time.Duration // of a refresh token; each use begins it anew
 	Seed    time.Duration // of an access token of the seed's clients, which cannot refresh
+	Grace   time.Duration // of a refresh token after the first use of what it was traded for
 }
 
 // Of is the life of an access token of that scope.
@@ -46,9 +47,10 @@ func (l Lives) Of(scope string) time.Duration {
 // Longest life of any access token.
 func (l Lives) Longest() time.Duration { return max(l.Access, l.Seed) }
 
-// Revoker makes the access tokens of a login void at every gateway.
+// Revoker makes access tokens void at every gateway: those of a login, or those of a user's logins that began up to then.
 type Revoker interface {
 	RevokeLogin(ctx context.Context, sid string, life time.Duration, now time.Time) error
+	RevokeBegan(ctx context.Context, username string, upTo time.Time) error
 }
 
 // Service answers the requests about logins. All errors that it returns for the asker's sake are *wire.Error.
@@ -87,6 +89,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		m.logins.WithLabelValues(o)
 		m.refreshes.WithLabelValues(o)
 	}
+	m.refreshes.WithLabelValues("again")
 	m.refreshes.WithLabelValues("reused")
 	return m, nil
 }
@@ -149,13 +152,12 @@ func (s *Service) SetPassword(ctx context.Context, name, pw string) (ended int, 
 	if err != nil {
 		return 0, err
 	}
-	u, err := s.Store.SetPassword(ctx, name, phc)
+	// From here on no login begins with the old password any more.
+	u, began, err := s.Store.SetPassword(ctx, name, phc, s.Now())
 	if err != nil {
 		return 0, err
 	}
-	// After SQL: no login begins with the old password any more.
-	r, err := s.EndAll(ctx, api.EndLoginsRequest{Username: u.Username})
-	return r.Ended, err
+	return s.endAll(ctx, u, began)
 }
 
 // Add makes a user with any password; store.ErrTaken when there is one of that name.
@@ -263,52 +265,86 @@ func (s *Service) begin(ctx context.Context, u store.User, scope string) (api.To
 		refresh = random(32)
 		l.Expires = now.Add(s.Lives.Refresh)
 	}
-	switch err := s.Store.AddLogin(ctx, l, refresh); {
+	l, err := s.Store.AddLogin(ctx, l, refresh)
+	switch {
 	case errors.Is(err, store.ErrNoUser): // disabled or erased since the password was compared
 		return api.Tokens{}, errWrong
 	case err != nil:
 		return api.Tokens{}, s.away("log in", err)
 	}
-	return s.tokens(l, refresh, now)
+	if err := s.endSurplus(ctx, u); err != nil {
+		// The rows stay as long as their tokens may be good: the next login tries again, and a change of the password finds them.
+		s.Log.Warn("logins beyond the limit were not ended", "user", u.Username, "error", err)
+	}
+	return s.tokens(l, refresh, 0, now)
 }
 
-// Refresh trades a refresh token for new tokens. One that was used before has been stolen, or its successor
+// endSurplus ends the oldest logins of a user who has too many.
+func (s *Service) endSurplus(ctx context.Context, u store.User) error {
+	began, any, err := s.Store.Surplus(ctx, u.ID)
+	if err != nil || !any {
+		return err
+	}
+	// One entry a user, however many logins go: it does not fill the list of revocations.
+	if err := s.Revoker.RevokeBegan(ctx, u.Username, began); err != nil {
+		return err
+	}
+	return s.Store.EndLoginsUpTo(ctx, u.ID, began)
+}
+
+// Refresh trades a refresh token for new tokens. One whose successor is in use has been stolen, or its successor
 // was: the whole login ends.
 func (s *Service) Refresh(ctx context.Context, r api.RefreshRequest) (api.Tokens, error) {
-	t, reused, err := s.refresh(ctx, r.RefreshToken)
-	if reused {
-		s.Metrics.refreshes.WithLabelValues("reused").Inc()
-	} else {
-		s.Metrics.refreshes.WithLabelValues(outcome(err)).Inc()
+	t, as, err := s.refresh(ctx, r.RefreshToken)
+	if as == "" {
+		as = outcome(err)
 	}
+	s.Metrics.refreshes.WithLabelValues(as).Inc()
 	return t, err
 }
 
-func (s *Service) refresh(ctx context.Context, tok string) (t api.Tokens, reused bool, err error) {
+// refresh says what to count it as, unless its error does.
+func (s *Service) refresh(ctx context.Context, tok string) (t api.Tokens, as string, err error) {
 	if tok == "" || len(tok) > 256 {
-		return t, false, errRefresh
+		return t, "", errRefresh
 	}
 	now := s.Now()
-	next := random(32)
-	l, err := s.Store.Rotate(ctx, tok, next, now, now.Add(s.Lives.Refresh))
+	r, err := s.Store.Rotate(ctx, tok, random(32), now, now.Add(s.Lives.Refresh), s.Lives.Grace)
+	l := r.Login
 	switch {
 	case errors.Is(err, store.ErrNoLogin):
-		return t, false, errRefresh
+		return t, "", errRefresh
 	case errors.Is(err, store.ErrReused):
 		// The gateways first: should SQL fail then, the token is still known as used, and another try comes here again.
 		if err := s.Revoker.RevokeLogin(ctx, l.SID, s.Lives.Of(l.Scope), now); err != nil {
-			return t, true, s.away("revoke a login", err)
+			return t, "reused", s.away("revoke a login", err)
 		}
 		if err := s.Store.EndLogin(ctx, l.SID); err != nil {
-			return t, true, s.away("end a login", err)
+			return t, "reused", s.away("end a login", err)
 		}
-		s.Log.Warn("a refresh token was used twice; its login was ended", "user", l.User.Username, "sid", l.SID)
-		return t, true, errRefresh
+		s.Log.Warn("a refresh token was used after its successor; its login was ended", "user", l.User.Username, "sid", l.SID)
+		return t, "reused", errRefresh
 	case err != nil:
-		return t, false, s.away("refresh", err)
+		return t, "", s.away("refresh", err)
 	}
-	t, err = s.tokens(l, next, now)
-	return t, false, err
+	if r.Again {
+		as = "again"
+	}
+	t, err = s.tokens(l, r.Token, r.Turn, now)
+	return t, as, err
+}
+
+// Used notes the first use of access tokens. One that cannot be noted is told again.
+func (s *Service) Used(ctx context.Context, r api.UsedRequest) (api.Empty, error) {
+	if len(r.Uses) > api.MaxUses {
+		return api.Empty{}, wire.E(wire.InvalidArgument, "too many at a time")
+	}
+	for _, u := range r.Uses {
+		if err := s.Store.Used(ctx, u.SID, u.Turn, s.Now()); err != nil {
+			return api.Empty{}, s.away("note the use of a token", err)
+		}
+	}
+	return api.Empty{}, nil
 }
 
 // Logout ends a login: its refresh tokens first, then, at every gateway, its access tokens. In this order an asker whose
@@ -342,31 +378,44 @@ func (s *Service) EndAll(ctx context.Context, r api.EndLoginsRequest) (api.EndLo
 	case err != nil:
 		return api.EndLoginsResponse{}, s.away("end logins", err)
 	}
-	sids, err := s.Store.LoginsOf(ctx, u.ID, s.Now())
+	began, err := s.Store.VoidLogins(ctx, u.ID, s.Now())
 	if err != nil {
 		return api.EndLoginsResponse{}, s.away("end logins", err)
 	}
-	// One by one and not the user as a whole: a login that begins in this very second stays good.
-	for _, sid := range sids {
-		// The gateways first: should SQL fail then, the login is still there for another try.
-		if err := s.Revoker.RevokeLogin(ctx, sid, s.Lives.Longest(), s.Now()); err != nil {
-			return api.EndLoginsResponse{}, s.away("end logins", err)
-		}
-		if err := s.Store.EndLogin(ctx, sid); err != nil {
-			return api.EndLoginsResponse{}, s.away("end logins", err)
-		}
-	}
-	return api.EndLoginsResponse{Username: u.Username, Ended: len(sids)}, nil
+	ended, err := s.endAll(ctx, u, began)
+	return api.EndLoginsResponse{Username: u.Username, Ended: ended}, err
 }
 
-func (s *Service) tokens(l store.Login, refresh string, now time.Time) (api.Tokens, error) {
+// endAll ends the logins of a user that began up to then, also those that SQL knows nothing of.
+func (s *Service) endAll(ctx context.Context, u store.User, began time.Time) (ended int, err error) {
+	// The gateways first: should SQL fail then, the logins are still there for another try.
+	if err := s.Revoker.RevokeBegan(ctx, u.Username, began); err != nil {
+		return 0, s.away("end logins", err)
+	}
+	sids, err := s.Store.LoginsOf(ctx, u.ID, began)
+	if err != nil {
+		return 0, s.away("end logins", err)
+	}
+	for _, sid := range sids {
+		// For gateways of the version before, which know of no time before which all is void.
+		if err := s.Revoker.RevokeLogin(ctx, sid, s.Lives.Longest(), s.Now()); err != nil {
+			return 0, s.away("end logins", err)
+		}
+		if err := s.Store.EndLogin(ctx, sid); err != nil {
+			return 0, s.away("end logins", err)
+		}
+	}
+	return len(sids), nil
+}
+
+func (s *Service) tokens(l store.Login, refresh string, turn int64, now time.Time) (api.Tokens, error) {
 	life := s.Lives.Of(l.Scope)
 	scope := l.Scope
 	if l.User.Admin {
 		scope += " " + token.ScopeAdmin
 	}
 	access, err := s.Signer.Sign(token.Claims{
-		Username: l.User.Username, UID: l.User.ID, SID: l.SID, Scope: scope, Issued: now, Expires: now.Add(life),
+		Username: l.User.Username, UID: l.User.ID, SID: l.SID, Scope: scope, Issued: now, Expires: now.Add(life), Began: l.Created, Turn: turn,
 	})
 	if err != nil {
 		return api.Tokens{}, fmt.Errorf("make tokens: %w", err)

@@ -50,17 +50,21 @@ func (s *Store) Account(ctx context.Context, name string) (Account, error) {
 	return list[0], nil
 }
 
-// SetPassword gives a user another password hash. Logins that began with the old one are still there.
-func (s *Store) SetPassword(ctx context.Context, name, phc string) (User, error) {
-	var u User
-	err := s.db.InTx(ctx, func(tx *sql.Tx) (err error) {
+// SetPassword gives a user another password hash. Logins that began with the old one are still there, but void; began is up to when
+// they did.
+func (s *Store) SetPassword(ctx context.Context, name, phc string, now time.Time) (u User, began time.Time, err error) {
+	err = s.db.InTx(ctx, func(tx *sql.Tx) (err error) {
 		if u, err = userByName(ctx, tx, name); err != nil {
 			return err
 		}
 		u.Password = phc
-		return execAll(ctx, tx, []statement{{`UPDATE auth_users SET password = $2 WHERE id = $1`, []any{u.ID, phc}}})
+		if err := execAll(ctx, tx, []statement{{`UPDATE auth_users SET password = $2 WHERE id = $1`, []any{u.ID, phc}}}); err != nil {
+			return err
+		}
+		began, err = voidLogins(ctx, tx, u.ID, now)
+		return err
 	})
-	return u, err
+	return u, began, err
 }
 
 // Relation is a row of a user's contacts or blocks.

@@ -22,7 +22,7 @@ var (
 	ErrTaken   = errors.New("the name is taken")
 	ErrNoUser  = errors.New("there is no such user")
 	ErrNoLogin = errors.New("there is no such login")
-	ErrReused  = errors.New("the refresh token was used before")
+	ErrReused  = errors.New("the refresh token is no longer good: what came after it is in use")
 	ErrFull    = errors.New("the list is full")
 )
 
@@ -74,6 +74,9 @@ func (s *Store) Ping(ctx context.Context) error {
 // Close closes the connections.
 func (s *Store) Close() error { return s.db.Close() }
 
+// late is when a login that ran out is deleted: gateways with another clock take its access token for a moment yet.
+const late = time.Minute
+
 // Sweep deletes what has run out: logins, and throttles that nothing touched since idle. It takes at most a
 // thousand of each, so that no transaction is long, and says whether there is more.
 func (s *Store) Sweep(ctx context.Context, now, idle time.Time) (more bool, err error) {
@@ -82,7 +85,7 @@ func (s *Store) Sweep(ctx context.Context, now, idle time.Time) (more bool, err 
 		text string
 		arg  time.Time
 	}{
-		{`DELETE FROM auth_logins WHERE sid IN (SELECT sid FROM auth_logins WHERE expires < $1 LIMIT 1000)`, now},
+		{`DELETE FROM auth_logins WHERE sid IN (SELECT sid FROM auth_logins WHERE expires < $1 LIMIT 1000)`, now.Add(-late)},
 		{`DELETE FROM auth_throttle WHERE key IN (SELECT key FROM auth_throttle WHERE updated < $1 LIMIT 1000)`, idle},
 	} {
 		res, err := s.db.Write.ExecContext(ctx, q.text, q.arg.UnixMilli())

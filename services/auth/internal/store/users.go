@@ -120,7 +120,7 @@ func (s *Store) Count(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// SetDisabled locks a user out, or in again. Their logins end.
+// SetDisabled locks a user out, which ends all logins, or in again.
 func (s *Store) SetDisabled(ctx context.Context, name string, disabled bool, now time.Time) (User, error) {
 	var u User
 	err := s.db.InTx(ctx, func(tx *sql.Tx) (err error) {
@@ -128,12 +128,11 @@ func (s *Store) SetDisabled(ctx context.Context, name string, disabled bool, now
 			return err
 		}
 		u.Disabled = disabled
-		at := int64(0)
-		if disabled {
-			at = now.UnixMilli()
+		if !disabled { // there are no logins, or the user was not disabled and keeps them
+			return execAll(ctx, tx, []statement{{`UPDATE auth_users SET disabled = 0 WHERE id = $1`, []any{u.ID}}, bump})
 		}
 		return execAll(ctx, tx, []statement{
-			{`UPDATE auth_users SET disabled = $2 WHERE id = $1`, []any{u.ID, at}},
+			{`UPDATE auth_users SET disabled = $2 WHERE id = $1`, []any{u.ID, now.UnixMilli()}},
 			{`DELETE FROM auth_logins WHERE user_id = $1`, []any{u.ID}},
 			bump,
 		})

@@ -49,15 +49,19 @@ type Verifier struct {
 	keys    table[ed25519.PublicKey] // by key id
 	sids    table[struct{}]          // logins that ended
 	users   table[int64]             // by subject token: Unix seconds up to which all tokens are void
-	watcher func(match func(user, sid string, issued time.Time) bool)
+	began   table[int64]             // by subject token: Unix milliseconds up to which logins that began are void
+	watcher func(match func(token.Claims) bool)
 	changed chan struct{} // one token when something was revoked
+
+	uses *uses
 }
 
-// New makes a Verifier that knows nothing yet; Run fills it.
-func New(kv KV, log *slog.Logger, reg prometheus.Registerer) *Verifier {
+// New makes a Verifier that knows nothing yet; Run fills it. tell tells auth which access tokens were used.
+func New(kv KV, tell func(context.Context, api.UsedRequest) error, log *slog.Logger, reg prometheus.Registerer) *Verifier {
 	v := &Verifier{
 		kv: kv, log: log, changed: make(chan struct{}, 1),
-		keys: newTable[ed25519.PublicKey](), sids: newTable[struct{}](), users: newTable[int64](),
+		keys: newTable[ed25519.PublicKey](), sids: newTable[struct{}](), users: newTable[int64](), began: newTable[int64](),
+		uses:     newUses(tell, log),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_gateway_tokens_total", Help: "Access tokens by what came of them."}, []string{"outcome"}),
 	}
 	for _, o := range outcomes {
@@ -67,13 +71,13 @@ func New(kv KV, log *slog.Logger, reg prometheus.Registerer) *Verifier {
 		func() float64 {
 			v.mu.RLock()
 			defer v.mu.RUnlock()
-			return float64(len(v.sids.rows) + len(v.users.rows))
+			return float64(len(v.sids.rows) + len(v.users.rows) + len(v.began.rows))
 		}))
 	return v
 }
 
 // Watch calls fn, from one goroutine, when tokens were revoked: whatever matches must be closed. Set it before Run.
-func (v *Verifier) Watch(fn func(match func(user, sid string, issued time.Time) bool)) {
+func (v *Verifier) Watch(fn func(match func(token.Claims) bool)) {
 	v.watcher = fn
 }
 
@@ -81,8 +85,11 @@ func (v *Verifier) Watch(fn func(match func(user, sid string, issued time.Time) 
 func (v *Verifier) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { v.kv.WatchKV(ctx, api.KeysBucket, v.key, func() { v.read(&v.keys) }) })
-	wg.Go(func() { v.kv.WatchKV(ctx, api.RevokedBucket, v.revocation, func() { v.read(&v.sids, &v.users) }) })
+	wg.Go(func() {
+		v.kv.WatchKV(ctx, api.RevokedBucket, v.revocation, func() { v.read(&v.sids, &v.users, &v.began) })
+	})
 	wg.Go(func() { v.search(ctx) })
+	wg.Go(func() { v.uses.run(ctx) })
 	wg.Wait()
 	return nil
 }
@@ -100,19 +107,23 @@ func (v *Verifier) Ready() error {
 	return nil
 }
 
-// Revoked reports whether tokens of that login, given to that user at that time, are void.
-func (v *Verifier) Revoked(user, sid string, issued time.Time) bool {
+// Revoked reports whether a token with these claims is void.
+func (v *Verifier) Revoked(c token.Claims) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	if _, ok := v.sids.rows[sid]; ok {
+	if _, ok := v.sids.rows[c.SID]; ok {
 		return true
 	}
-	if len(v.users.rows) == 0 {
+	if len(v.users.rows) == 0 && len(v.began.rows) == 0 {
 		return false
 	}
+	user := subject.Token(c.Username)
 	// Both times are whole seconds: a token of the very second may be older than the revocation.
-	row, ok := v.users.rows[subject.Token(user)]
-	return ok && issued.Unix() <= row.value
+	if row, ok := v.users.rows[user]; ok && c.Issued.Unix() <= row.value {
+		return true
+	}
+	row, ok := v.began.rows[user]
+	return ok && c.Began.UnixMilli() <= row.value
 }
 
 func (v *Verifier) key(kid string, value []byte, deleted bool) {
@@ -145,14 +156,11 @@ func (v *Verifier) revocation(key string, value []byte, deleted bool) {
 	case kind == "user" && deleted:
 		v.users.drop(name)
 	case kind == "user":
-		until, err := strconv.ParseInt(string(value), 10, 64)
-		if err != nil {
-			// Too much is revoked rather than too little.
-			v.log.Error("a revocation in NATS has no time; taken as now", "key", key)
-			until = time.Now().Unix()
-		}
-		old, had := v.users.put(name, until)
-		isNew = !had || old != until
+		isNew = v.putTime(&v.users, key, name, value, time.Now().Unix())
+	case kind == "began" && deleted:
+		v.began.drop(name)
+	case kind == "began":
+		isNew = v.putTime(&v.began, key, name, value, time.Now().UnixMilli())
 	default:
 		v.log.Warn("a revocation in NATS is of no known kind; ignored", "key", key)
 	}
@@ -162,6 +170,18 @@ func (v *Verifier) revocation(key string, value []byte, deleted bool) {
 		default:
 		}
 	}
+}
+
+// putTime says whether that is new.
+func (v *Verifier) putTime(t *table[int64], key, name string, value []byte, now int64) bool {
+	until, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil {
+		// Too much is revoked rather than too little.
+		v.log.Error("a revocation in NATS has no time; taken as now", "key", key)
+		until = now
+	}
+	old, had := t.put(name, until)
+	return !had || old != until
 }
 
 func (v *Verifier) read(tables ...interface{ sweep() }) {
@@ -246,9 +266,10 @@ func (v *Verifier) verify(tok string, now time.Time) (token.Claims, *refusal) {
 		return c, errKey
 	case err != nil:
 		return c, errInvalid
-	case v.Revoked(c.Username, c.SID, c.Issued):
+	case v.Revoked(c):
 		return c, errRevoked
 	}
+	v.uses.note(c)
 	return c, nil
 }
 

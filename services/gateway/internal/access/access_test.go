@@ -27,6 +27,9 @@ import (
 
 func TestMain(m *testing.M) { testx.Main(m) }
 
+// untold is an auth that nothing is told in this test.
+func untold(context.Context, api.UsedRequest) error { return nil }
+
 func signer(t *testing.T) *token.Signer {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -87,7 +90,7 @@ func run(t *testing.T, v *Verifier) {
 func faked(t *testing.T) (v *Verifier, keys, revoked watch) {
 	t.Helper()
 	kv := &fakeKV{watchers: map[string]watch{}, started: make(chan string, 2)}
-	v = New(kv, testx.Quiet(), prometheus.NewRegistry())
+	v = New(kv, untold, testx.Quiet(), prometheus.NewRegistry())
 	run(t, v)
 	<-kv.started
 	<-kv.started
@@ -165,7 +168,7 @@ func TestReadingAgainForgets(t *testing.T) {
 	revoked.initial()
 	has := func(want bool, sid string) {
 		t.Helper()
-		if v.Revoked("x", sid, time.Now()) != want {
+		if v.Revoked(token.Claims{Username: "x", SID: sid, Issued: time.Now()}) != want {
 			t.Fatalf("%s revoked: %v", sid, !want)
 		}
 	}
@@ -187,13 +190,13 @@ func TestReadingAgainForgets(t *testing.T) {
 
 func TestLiveConnectionsHearOfRevocations(t *testing.T) {
 	kv := &fakeKV{watchers: map[string]watch{}, started: make(chan string, 2)}
-	v := New(kv, testx.Quiet(), prometheus.NewRegistry())
+	v := New(kv, untold, testx.Quiet(), prometheus.NewRegistry())
 	now := time.Now()
 	hits := make(chan string, 100)
-	v.Watch(func(match func(user, sid string, issued time.Time) bool) {
+	v.Watch(func(match func(token.Claims) bool) {
 		var closed []string
 		for _, c := range []struct{ user, sid string }{{"Avi", "a1"}, {"Avi", "a2"}, {"Lisa", "l1"}} {
-			if match(c.user, c.sid, now) {
+			if match(token.Claims{Username: c.user, SID: c.sid, Issued: now, Began: now.Add(-time.Hour)}) {
 				closed = append(closed, c.sid)
 			}
 		}
@@ -223,6 +226,13 @@ func TestLiveConnectionsHearOfRevocations(t *testing.T) {
 	rev.f("user.Lisa", []byte(strconv.FormatInt(now.Add(-time.Minute).Unix(), 10)), false)
 	expect("a2") // the older revocation still holds; Lisa's login is younger than hers
 	expect("a2")
+	rev.f("began.Lisa", []byte(strconv.FormatInt(now.Add(-time.Hour).UnixMilli()-1, 10)), false)
+	expect("a2") // hers began just after that
+	expect("a2")
+	rev.f("began.Lisa", []byte(strconv.FormatInt(now.Add(-time.Hour).UnixMilli(), 10)), false)
+	expect("a2 l1")
+	expect("a2 l1")
+	rev.f("began.Lisa", nil, true)
 	rev.f("user.Lisa", []byte(strconv.FormatInt(now.Unix(), 10)), false)
 	expect("a2 l1")
 }
@@ -235,7 +245,7 @@ func TestOnNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	v := New(b, testx.Quiet(), prometheus.NewRegistry())
+	v := New(b, untold, testx.Quiet(), prometheus.NewRegistry())
 	run(t, v)
 
 	js, err := jetstream.New(n.Connect())
@@ -291,7 +301,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatal(err)
 	}
 	s, now := token.NewSigner(key), time.Now()
-	v := New(nil, testx.Quiet(), prometheus.NewRegistry())
+	v := New(nil, untold, testx.Quiet(), prometheus.NewRegistry())
 	kid, value := public(s)
 	v.key(kid, value, false)
 	v.read(&v.keys, &v.sids)

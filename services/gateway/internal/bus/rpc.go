@@ -53,6 +53,11 @@ func (r *RPC) AuthRefresh(ctx context.Context, req api.RefreshRequest) (api.Toke
 	return call[api.Tokens](ctx, r, api.AuthRefresh, req)
 }
 
+// AuthUsed tells of the first use of access tokens.
+func (r *RPC) AuthUsed(ctx context.Context, req api.UsedRequest) error {
+	return tell(ctx, r, api.AuthUsed, req)
+}
+
 // AuthLogout ends a login.
 func (r *RPC) AuthLogout(ctx context.Context, req api.LogoutRequest) error {
 	return tell(ctx, r, api.AuthLogout, req)

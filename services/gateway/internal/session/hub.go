@@ -119,7 +119,7 @@ type Presence interface {
 type Verifier interface {
 	Verify(tok string, now time.Time) (token.Claims, error)
 	// Revoked reports whether what Verify once accepted is void now.
-	Revoked(user, sid string, issued time.Time) bool
+	Revoked(c token.Claims) bool
 }
 
 // Auth tells whether auth can be reached, for tokens that run out meanwhile, and ends logins.
@@ -347,12 +347,10 @@ func (h *Hub) release(user string) {
 }
 
 // Revoke closes the sessions that match.
-func (h *Hub) Revoke(match func(user, sid string, issued time.Time) bool) {
+func (h *Hub) Revoke(match func(token.Claims) bool) {
 	for _, c := range h.connections() {
-		if s := c.session(); s != nil {
-			if cl := s.currentClaims(); match(cl.Username, cl.SID, cl.Issued) {
-				c.close(wire.CloseTokenRevoked)
-			}
+		if s := c.session(); s != nil && match(s.currentClaims()) {
+			c.close(wire.CloseTokenRevoked)
 		}
 	}
 }

@@ -358,7 +358,7 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 	if s != nil && proof == c.proof {
 		// Found good before. Whether it still is, is asked every time.
 		cl := s.currentClaims()
-		if !sameUser(user, s.user) || h.Verifier.Revoked(cl.Username, cl.SID, cl.Issued) || time.Now().After(cl.Expires) {
+		if !sameUser(user, s.user) || h.Verifier.Revoked(cl) || time.Now().After(cl.Expires) {
 			return nil, errToken
 		}
 		return s, nil

@@ -148,7 +148,7 @@ func (oneToken) Verify(tok string, _ time.Time) (token.Claims, error) {
 	}
 	return token.Claims{Username: "Lisa", SID: "x", Scope: token.ScopeSeed, Expires: time.Now().Add(time.Hour)}, nil
 }
-func (oneToken) Revoked(string, string, time.Time) bool { return false }
+func (oneToken) Revoked(token.Claims) bool { return false }
 
 // polling is a client that polls. It keeps all events, by name.
 type polling struct {

@@ -114,10 +114,10 @@ func (w *seedWorld) Verify(tok string, _ time.Time) (token.Claims, error) {
 	}
 	return c, nil
 }
-func (w *seedWorld) Revoked(_, sid string, _ time.Time) bool {
+func (w *seedWorld) Revoked(c token.Claims) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.revoked[sid]
+	return w.revoked[c.SID]
 }
 func (w *seedWorld) AuthLogout(_ context.Context, r api.LogoutRequest) error {
 	w.logouts <- r
