@@ -16,7 +16,7 @@ import (
 // Options of a connection. Only Session is required.
 type Options struct {
 	Session *Session
-	Rooms   []string // nil: all rooms of the user, also those that come to be later
+	Rooms   []string // nil: all rooms of the user, also those that come to be later; NotJoined tells of those that cannot be joined
 	Device  string   // a name that lets the server remember what this device has; at most 64 characters
 	Resume  string   // where an earlier process stopped (CaughtUp.Resume)
 	Buffer  int      // events that may wait to be read, default DefaultBuffer
@@ -54,12 +54,14 @@ type Conn struct {
 	left    map[string]*sending // given up without an outcome, at most MaxPending
 	ledger  *ledger
 	watch   []string // nil: all
-	resume  string
-	since   map[string]int64 // what had been seen per room when resume came
-	joined  bool             // at least once
-	caught  bool             // a resume token came at least once
-	holes   bool             // ask for what lies between seen messages when caught up
-	moved   bool             // there were messages after the last resume token
+	// frameBytes is what the server takes; 0 before it said so.
+	frameBytes int
+	resume     string
+	since      map[string]int64 // what had been seen per room when resume came
+	joined     bool             // at least once
+	caught     bool             // a resume token came at least once
+	holes      bool             // ask for what lies between seen messages when caught up
+	moved      bool             // there were messages after the last resume token
 	// fillings are the gaps that are being filled; next is a token that came meanwhile. After a message was dropped none counts until the
 	// connection is made anew.
 	fillings map[*repair]struct{}
@@ -112,7 +114,8 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// Resume is the last resume token, "" before the first CaughtUp. It may be ahead of events that wait to be read.
+// Resume is the last resume token, "" before the first one came: of the place where a catch-up began or, from CaughtUp on, of one up to which
+// everything came. It may be ahead of events that wait to be read.
 func (c *Conn) Resume() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,12 +134,21 @@ func (c *Conn) Read(ctx context.Context, room string, seq int64) error {
 }
 
 // Watch narrows presence to these users, also after a reconnect. While there is no connection it returns ErrNotConnected and
-// holds from the next one on.
+// holds from the next one on. A list that does not fit into one frame of the server is refused with too_large, and the earlier one stays.
 func (c *Conn) Watch(ctx context.Context, usernames []string) error {
+	w := wire.Watch{Usernames: append([]string{}, usernames...)}
 	c.mu.Lock()
-	c.watch = append([]string{}, usernames...)
+	most := c.frameBytes
+	if most <= 0 {
+		most = wire.DefaultFrameBytes
+	}
+	if len(wire.Encode(wire.EvWatch, w, "")) > most {
+		c.mu.Unlock()
+		return wire.E(wire.TooLarge, "the list of names does not fit into one frame")
+	}
+	c.watch = w.Usernames
 	c.mu.Unlock()
-	return c.say(ctx, wire.EvWatch, wire.Watch{Usernames: usernames})
+	return c.say(ctx, wire.EvWatch, w)
 }
 
 // say sends what has no answer, or ErrNotConnected.

@@ -55,6 +55,13 @@ type Reconnected struct{}
 // Refused is an error of the server about something that has no other answer, such as a typing event.
 type Refused struct{ Err *wire.Error }
 
+// NotJoined says that a room of Options.Rooms could not be joined, and why; the others were.
+type NotJoined struct {
+	Room string
+	Code wire.Code
+}
+
+func (NotJoined) event()      {}
 func (Message) event()        {}
 func (Presence) event()       {}
 func (Typing) event()         {}

@@ -44,8 +44,11 @@ type fake struct {
 	dead        int  // sockets that are not opened: a load balancer took them, and their server has gone
 	alives      int
 	pongs       int
-	slow        bool           // history is: live messages overtake, and caught_up does not come
-	confirmed   map[int64]bool // what a plain join is not sent; nil: all that there is
+	slow        bool                 // history is: live messages overtake, and caught_up does not come
+	confirmed   map[int64]bool       // what a plain join is not sent; nil: all that there is
+	refuse      map[string]wire.Code // rooms of a list that are not joined
+	begin       string               // what catching_up says; "": it is not said
+	frameBytes  int
 	heartbeat   int
 	expiresIn   int64
 
@@ -187,7 +190,7 @@ func bearer(r *http.Request) string {
 
 func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	user, hb := f.tokens[bearer(r)], f.heartbeat
+	user, hb, limit := f.tokens[bearer(r)], f.heartbeat, f.frameBytes
 	f.dials++
 	dead := f.dead > 0
 	if dead {
@@ -218,13 +221,16 @@ func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
 	f.conns[c] = true
 	f.mu.Unlock()
 	defer func() { f.mu.Lock(); delete(f.conns, c); f.mu.Unlock() }()
-	c.say(wire.EvWelcome, wire.Welcome{Username: user, HeartbeatS: hb}, "")
+	c.say(wire.EvWelcome, wire.Welcome{Username: user, HeartbeatS: hb, Limits: wire.Limits{FrameBytes: limit}}, "")
 	for {
 		_, b, err := ws.ReadMessage()
 		if err != nil {
 			return
 		}
 		fr, err := wire.DecodeFrame(b)
+		if limit > 0 && len(b) > limit {
+			f.t.Errorf("the client sent %d bytes", len(b))
+		}
 		if err != nil {
 			f.t.Errorf("the client sent %q: %v", b, err)
 			return
@@ -255,7 +261,17 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 			c.say(wire.EvError, wire.E(wire.InvalidArgument, "resume is not a token of this server"), fr.ID)
 			return true
 		}
-		c.say(wire.EvAck, wire.Ack{Joined: []string{"*"}}, fr.ID)
+		a := wire.Ack{Joined: []string{"*"}}
+		for _, name := range j.Rooms.List {
+			if code := f.refuse[name]; code != "" {
+				a.Refused = append(a.Refused, wire.Refusal{Room: name, Code: code})
+			}
+		}
+		if n := len(a.Refused); n > 0 && n == len(j.Rooms.List) {
+			c.say(wire.EvError, wire.E(a.Refused[0].Code, "no"), fr.ID)
+			return true
+		}
+		c.say(wire.EvAck, a, fr.ID)
 		c.say(wire.EvPresence, wire.Presence{Snapshot: true, Online: []string{"avi"}}, "")
 		from, _ := strconv.ParseInt(j.Resume, 10, 64)
 		if at, ok := j.Since[room]; ok {
@@ -264,6 +280,9 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 		plain := j.Resume == "" && j.Since == nil
 		if plain && f.confirmed == nil {
 			from = f.last()
+		}
+		if f.begin != "" {
+			c.say(wire.EvCatchingUp, wire.CatchingUp{Resume: f.begin}, "")
 		}
 		if f.slow {
 			c.live = true

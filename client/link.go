@@ -35,6 +35,7 @@ type link struct {
 	probed  atomic.Int64 // when the server was asked last whether it is there
 	mute    atomic.Bool  // closed by this side, for no answer came
 	early   []wire.Frame // came before the answer to join
+	refused []wire.Refusal
 }
 
 // write sends one frame. After a failure the socket is closed, and the reader sees it.
@@ -162,9 +163,10 @@ func (c *Conn) join(l *link) error {
 		return fmt.Errorf("the server began with %q instead of welcome", f.Event)
 	}
 	c.session.name(w.Username)
-	j := wire.Join{Rooms: wire.RoomList{All: c.o.Rooms == nil, List: c.o.Rooms}, Device: c.o.Device}
 	c.mu.Lock()
-	if j.Resume = c.resume; j.Resume == "" {
+	c.frameBytes = w.Limits.FrameBytes
+	j := wire.Join{Rooms: wire.RoomList{All: c.o.Rooms == nil, List: c.o.Rooms}, Device: c.o.Device, Resume: c.resume}
+	if j.Resume == "" {
 		// Never the youngest that was seen: before caught_up it may have overtaken older ones, and they would be lost. Without since
 		// the server sends all that is not confirmed, and what overtakes is not.
 		j.Since = c.since
@@ -174,33 +176,109 @@ func (c *Conn) join(l *link) error {
 		}
 	}
 	c.mu.Unlock()
-	if err := l.write(withID(wire.Encode(wire.EvJoin, j, ""), idJoin)); err != nil {
-		return err
+	parts := split(j, w.Limits.FrameBytes)
+	for _, part := range parts {
+		if err := l.write(withID(wire.Encode(wire.EvJoin, part, ""), idJoin)); err != nil {
+			return err
+		}
 	}
-	for {
+	return c.joinAnswers(l, parts, w.HeartbeatS)
+}
+
+// joinAnswers reads until every part of the join is acknowledged.
+func (c *Conn) joinAnswers(l *link, parts []wire.Join, heartbeat int) error {
+	for answered, joined := 0, 0; answered < len(parts); {
 		f, err := l.read()
 		if err != nil {
 			return err
 		}
 		switch {
 		case f.Re == idJoin && f.Event == wire.EvAck:
-			if w.HeartbeatS > 0 {
-				l.silence = 2*time.Duration(w.HeartbeatS)*time.Second + time.Second
-			} else {
-				l.silence = time.Minute
+			var a wire.Ack
+			if wire.DecodeData(f, &a) == nil {
+				l.refused = append(l.refused, a.Refused...)
 			}
-			return c.rewatch(l)
+			answered++
+			joined++
+			continue
+		case f.Re == idJoin && f.Event == wire.EvError && (joined > 0 || answered+1 < len(parts)) && l.passOver(parts[answered], serverError(f)):
+			answered++
+			continue
 		case f.Event == wire.EvError:
 			e := serverError(f)
 			if e.Code == wire.InvalidArgument && c.forgetResume() {
 				return fmt.Errorf("the resume token is not taken any more: %s", e.Message) // not as *wire.Error: the next try is without
 			}
 			return e
+		case len(parts) > 1 && (f.Event == wire.EvCatchingUp || f.Event == wire.EvCaughtUp):
+			continue // it does not cover the parts that follow; the last one's does
 		case len(l.early) == maxHeld:
 			return errors.New("the server does not answer join")
 		}
 		l.early = append(l.early, f)
 	}
+	l.silence = time.Minute
+	if heartbeat > 0 {
+		l.silence = 2*time.Duration(heartbeat)*time.Second + time.Second
+	}
+	return c.rewatch(l)
+}
+
+// passOver notes a part of a join of which nothing could be joined, for a reason that concerns its rooms only.
+func (l *link) passOver(part wire.Join, e *wire.Error) bool {
+	if e.Code != wire.Forbidden && e.Code != wire.UnknownUser {
+		return false
+	}
+	for _, name := range part.Rooms.List {
+		l.refused = append(l.refused, wire.Refusal{Room: name, Code: e.Code})
+	}
+	return true
+}
+
+// split makes as many joins of one as it takes for each to fit into a frame of the server. Places of since that do not fit are left out: there the
+// server goes by what was confirmed.
+func split(j wire.Join, frameBytes int) (parts []wire.Join) {
+	if frameBytes <= 0 {
+		frameBytes = wire.DefaultFrameBytes
+	}
+	quoted := func(s string) int { return len(wire.AppendString(nil, s)) + 1 }
+	const number = 17 // of a seq and its colon
+	bare := wire.Join{Rooms: wire.RoomList{All: true}, Device: j.Device, Resume: j.Resume}
+	most := frameBytes - len(withID(wire.Encode(wire.EvJoin, bare, ""), idJoin)) - len(`"since":{},[]`)
+	part, used := wire.Join{Rooms: wire.RoomList{All: j.Rooms.All}, Device: j.Device, Resume: j.Resume}, 0
+	place := func(name string) {
+		seq, ok := j.Since[name]
+		if n := quoted(name) + number; ok && used+n <= most {
+			if part.Since == nil {
+				part.Since = map[string]int64{}
+			}
+			part.Since[name] = seq
+			used += n
+		}
+	}
+	if j.Rooms.All {
+		for name := range j.Since {
+			place(name)
+		}
+		return []wire.Join{part}
+	}
+	for _, name := range j.Rooms.List {
+		need := quoted(name)
+		if _, ok := j.Since[name]; ok {
+			need += quoted(name) + number
+		}
+		if used+need > most && len(part.Rooms.List) > 0 {
+			parts = append(parts, part)
+			part, used = wire.Join{Device: j.Device, Resume: j.Resume}, 0
+		}
+		part.Rooms.List = append(part.Rooms.List, name)
+		used += quoted(name)
+		place(name)
+	}
+	if part.Rooms.List == nil {
+		part.Rooms.List = []string{} // the server says what is wrong with it
+	}
+	return append(parts, part)
 }
 
 // rewatch narrows presence again as it was before.
@@ -231,10 +309,13 @@ func (c *Conn) serve(l *link) error {
 	defer l.ws.Close()
 	stop := context.AfterFunc(c.ctx, func() { _ = l.ws.Close() })
 	defer stop()
+	for _, r := range l.refused {
+		c.emit(NotJoined{r.Room, r.Code})
+	}
 	for _, f := range l.early {
 		c.handle(l, f)
 	}
-	l.early = nil
+	l.early, l.refused = nil, nil
 	for {
 		f, err := l.read()
 		switch {
@@ -306,6 +387,11 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 			default: // it said so before
 			}
 		}
+	case wire.EvCatchingUp:
+		var cu wire.CatchingUp
+		if wire.DecodeData(f, &cu) == nil && cu.Resume != "" {
+			c.goBackTo(cu.Resume)
+		}
 	case wire.EvCaughtUp, wire.EvAck:
 		var cu wire.CaughtUp
 		if wire.DecodeData(f, &cu) == nil && cu.Resume != "" {
@@ -335,6 +421,16 @@ func (c *Conn) setMoved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.moved = true
+}
+
+// goBackTo makes a token that lies before what comes next the one to go on from, should the connection break meanwhile. Nothing that was seen
+// counts for it. While messages wait for a gap before them, the older one is kept.
+func (c *Conn) goBackTo(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.dropped && len(c.fillings) == 0 {
+		c.resume = token
+	}
 }
 
 // setResume reports whether there may be holes between what was seen before; c.mu is held.

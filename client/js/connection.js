@@ -1,5 +1,6 @@
 // @ts-check
 import { Ledger } from "./ledger.js";
+import { FRAME_BYTES, frameBytes, splitJoin } from "./join.js";
 import { CloseError, NotConnectedError, OutcomeUnknownError, ServerError, isCode, isRefusedToken, shouldReconnect } from "./errors.js";
 import { Deferred, newId, orAbort, sleep, within } from "./util.js";
 
@@ -30,6 +31,7 @@ import { Deferred, newId, orAbort, sleep, within } from "./util.js";
  * @property {{resume: string}} caughtUp everything missed has come
  * @property {{again: boolean}} connected joined; what was missed comes next
  * @property {{error: unknown, wait: number}} disconnected a new connection is tried after `wait` ms
+ * @property {{room: string, code: string}} notJoined a room of `rooms` that could not be joined, and why; the others were
  * @property {{error: ServerError}} refused an error about something that has no other answer
  * @property {{error: unknown}} closed for good
  */
@@ -58,6 +60,12 @@ class Link {
   asked = 0; // when the server was asked last whether it is there
   planned = false; // closed by this side, to connect anew at once
   joined = false;
+  /** @type {any[]} joins that have no answer yet */
+  joins = [];
+  parts = 1; // of the join
+  anyJoined = false;
+  /** @type {{room: string, code: string}[]} */
+  refused = [];
   token = "";
   /** @type {Deferred<unknown>} resolves with why the socket ended */
   down = new Deferred();
@@ -308,10 +316,13 @@ export class Connection {
   }
 
   /**
-   * Narrows presence to these users, also after a reconnect.
+   * Narrows presence to these users, also after a reconnect. A list that does not fit into one frame is refused, and the earlier one stays.
    * @param {string[]} usernames
    */
   watch(usernames) {
+    if (frameBytes({ event: "watch_presence", data: { usernames } }) > this.#frameBytes) {
+      throw new ServerError("too_large", "the list of names does not fit into one frame", 0);
+    }
     this.#watch = [...usernames];
     this.#say("watch_presence", { usernames });
   }
@@ -457,23 +468,47 @@ export class Connection {
       if (f.re === ID_JOIN && e.code === "invalid_argument" && this.resume && this.#again) {
         this.resume = ""; // its streams were made anew: what had been seen when it was given goes on
         joined.reject(new Error("the resume token is not taken any more: " + e.message));
+      } else if (f.re === ID_JOIN && (e.code === "forbidden" || e.code === "unknown_user") && (link.joins.length > 1 || link.anyJoined)) {
+        this.#partJoined(link, link.joins[0].rooms.map((/** @type {string} */ room) => ({ room, code: e.code })), joined); // nothing of this part can be joined
       } else joined.reject(e);
     } else if (f.event === "welcome") {
       this.welcome = f.data;
       this.session.tokens.username = f.data.username;
       // Never the youngest seen: it may have overtaken older ones that were on their way when the last socket ended. Without a token so far
       // there is nothing to go on from: the server then sends what no session of the user has confirmed.
-      const data = { rooms: this.options.rooms ?? "*", device: this.options.device, resume: this.resume || undefined, since: this.resume ? undefined : this.#since };
-      link.write("join", data, ID_JOIN);
+      const rooms = this.options.rooms ?? /** @type {"*"} */ ("*");
+      const all = { rooms, device: this.options.device, resume: this.resume || undefined, since: this.resume ? undefined : this.#since };
+      link.joins = splitJoin(all, ID_JOIN, this.#frameBytes);
+      link.parts = link.joins.length;
+      for (const data of link.joins) link.write("join", data, ID_JOIN);
     } else if (f.event === "ack" && f.re === ID_JOIN) {
-      link.joined = true;
-      this.#attach(link);
-      joined.resolve();
-      for (const early of link.early) this.#frame(link, early);
+      this.#partJoined(link, f.data?.refused ?? [], joined);
+    } else if (link.parts > 1 && (f.event === "catching_up" || f.event === "caught_up")) {
+      // It does not cover the parts that follow; the last one's does.
     } else if (link.early.push(f) > MAX_HELD) {
       joined.reject(new Error("the server does not answer join"));
     }
   }
+
+  /**
+   * A part of a join has its answer. With the last one the link has joined.
+   * @param {Link & {early?: any[]}} link
+   * @param {{room: string, code: string}[]} refused
+   * @param {Deferred<void>} joined
+   */
+  #partJoined(link, refused, joined) {
+    const part = link.joins.shift();
+    link.anyJoined ||= part?.rooms === "*" || refused.length < part?.rooms.length;
+    link.refused.push(...refused);
+    if (link.joins.length) return;
+    link.joined = true;
+    this.#attach(link);
+    joined.resolve();
+    for (const r of link.refused) this.#emit("notJoined", r);
+    for (const early of link.early ?? []) this.#frame(link, early);
+  }
+
+  get #frameBytes() { return /** @type {any} */ (this.welcome)?.limits?.frame_bytes || FRAME_BYTES; }
 
   /** @param {Link} link */
   #attach(link) {
@@ -553,6 +588,10 @@ export class Connection {
       case "ack":
         if (f.re === ID_ALIVE) this.#reached(link, d.resume);
         else if (f.re?.startsWith(ID_READ)) void this.#readAnswered(f.re, null);
+        return;
+      case "catching_up":
+        // Where the catch-up begins, should the socket break meanwhile. While messages wait for a gap before them, the older token is kept.
+        if (d.resume && ![...this.#fills.keys()].some((repair) => repair.held.length)) this.resume = d.resume;
         return;
       case "caught_up":
         return this.#reached(link, d.resume, () => this.#emit("caughtUp", d));

@@ -230,3 +230,41 @@ test("a read marker is said again until the server has it", { timeout }, async (
   assert.equal((await third.heard("message_read")).data.seq, 60, "the one that was answered is not said again");
   await conn.close();
 });
+
+test("a catch-up says where it begins, and the gateway dies: the next join goes on from there", { timeout }, async () => {
+  const { server, conn, got, first } = await lisa();
+  await first.joined();
+  first.say("catching_up", { resume: "r0" });
+  first.say("received_message", msg(5)); // overtakes m3 and m4
+  first.cut();
+  const second = await server.socket();
+  assert.deepEqual(await second.joined(), { rooms: "*", resume: "r0" });
+  for (const n of [3, 4, 5]) second.say("received_message", msg(n));
+  second.say("caught_up", { resume: "r1" });
+  assert.deepEqual(got, ["m5", "m3 late", "m4 late"]);
+  assert.deepEqual(server.asked, []);
+  await conn.close();
+});
+
+test("a room that cannot be joined is told, and the others go on; a list longer than a frame goes in several", { timeout }, async () => {
+  const long = Array.from({ length: 2000 }, (_, i) => `Lisa&${"ü".repeat(20)}${i}`);
+  const rooms = [...long, ROOM];
+  const { server, conn, got, first } = await lisa({ rooms });
+  /** @type {string[]} */
+  const told = [];
+  conn.on("notJoined", ({ room, code }) => void told.push(room + " " + code));
+  const parts = [await first.heard("join"), await first.heard("join")];
+  assert.deepEqual(parts.flatMap((p) => p.data.rooms), rooms);
+  for (const p of parts) assert.ok(Buffer.byteLength(JSON.stringify(p)) <= 64 << 10);
+  first.say("error", { code: "forbidden", message: "no" }, parts[0].id); // nothing of the first part
+  first.say("caught_up", { resume: "too early" });
+  first.say("ack", { joined: [ROOM], refused: [{ room: rooms[1999], code: "unknown_user" }] }, parts[1].id);
+  await eventually("all are told", () => told.length === parts[0].data.rooms.length + 1);
+  assert.equal(told.at(-1), rooms[1999] + " unknown_user");
+  assert.equal(conn.resume, "");
+  first.say("received_message", msg(1));
+  assert.deepEqual(got, ["m1"]);
+  assert.throws(() => conn.watch(["x".repeat(70_000)]), { code: "too_large" });
+  assert.ok(server);
+  await conn.close();
+});

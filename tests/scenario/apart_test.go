@@ -27,7 +27,7 @@ func apart(t *testing.T, e *env) {
 		return l.Answer(l.Say(wire.EvTyping, wire.Marker{Room: la})).Event == wire.EvError
 	})
 	a := avi.Connect(e.at(1))
-	ack := harness.Data[wire.Ack](t, a.Answer(a.Join(map[string]any{"rooms": []string{la, others, lm, "rubbish"}})))
+	ack := harness.Data[wire.Ack](t, a.Answer(a.Say(wire.EvJoin, map[string]any{"rooms": []string{la, others, lm, "rubbish"}})))
 	slices.SortFunc(ack.Refused, func(x, y wire.Refusal) int { return len(x.Room) - len(y.Room) })
 	if !slices.Equal(ack.Joined, []string{la, others}) || !slices.Equal(ack.Refused, []wire.Refusal{{Room: "rubbish", Code: wire.InvalidArgument}, {Room: lm, Code: wire.Forbidden}}) {
 		t.Errorf("Avi joined %+v", ack)

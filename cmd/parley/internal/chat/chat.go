@@ -361,5 +361,7 @@ func (c *chat) show(ctx context.Context, ev client.Event) {
 		c.screen.line("* connected again")
 	case client.Refused:
 		c.screen.line("! %v", ev.Err)
+	case client.NotJoined:
+		c.screen.line("! %s was not joined: %s", ev.Room, ev.Code)
 	}
 }

@@ -208,6 +208,8 @@ func (p *program) event(ev client.Event) tea.Cmd {
 		}
 	case client.Refused:
 		p.notice = ev.Err.Message
+	case client.NotJoined:
+		p.notice = "not joined: " + ev.Room
 	}
 	return nil
 }
