@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,6 +160,9 @@ type seedConn struct {
 	// Of the reader.
 	wrong   mistake
 	entries mistake           // into a namespace
+	tokens  mistake           // that were new here
+	asked   [sha256.Size]byte // of the token that was looked at last
+	refused time.Time         // when that was refused
 	proof   [sha256.Size]byte // of the token that was found good last
 	ended   string            // the login that was ended last from here
 	counted string            // the login whose join the keep-alive began with
@@ -363,11 +367,23 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 		}
 		return s, nil
 	}
+	// Every look costs a signature's check. Clients have few tokens in their life, and repeat one that was refused for each room.
+	switch {
+	case proof == c.asked:
+		if time.Since(c.refused) < time.Second {
+			return nil, errToken
+		}
+	case strings.Count(jwt, ".") == 2 && c.tokens.tooMany(time.Now()):
+		c.Close(wire.CloseBadFrames)
+		return nil, errToken
+	}
+	c.asked, c.refused = proof, time.Time{}
 	cl, err := h.Verifier.Verify(jwt, time.Now())
 	if err != nil {
 		if e := asWire(err); e.Code == wire.Unavailable {
 			return nil, e
 		}
+		c.refused = time.Now()
 		return nil, errToken
 	}
 	if cl.SID == c.ended || !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || !sameUser(user, cl.Username) {

@@ -532,6 +532,21 @@ func TestComingAndGoingWithoutAnEventIsCounted(t *testing.T) {
 	c.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
 }
 
+// TestTokensAreNotTriedForEver: each other token costs the check of a signature, whoever sends it.
+func TestTokensAreNotTriedForEver(t *testing.T) {
+	w := newSeedWorld(t, nil)
+	c := w.client()
+	for range 3 * wire.DefaultBadFramesAMinute { // one that ran out, for each room
+		if a := c.join("a.b.c", "Lisa", "Avi&Lisa"); a != `{"error":"Invalid JWT"}` {
+			t.Fatalf("got %s", a)
+		}
+	}
+	for i := range 2 * wire.DefaultBadFramesAMinute {
+		c.ws.Send(fmt.Sprintf(`42["join",{"room":"Avi&Lisa","client":"Lisa","jwt":"a.b.%d"}]`, i))
+	}
+	c.ws.WantClose(wire.CloseBadFrames.Code)
+}
+
 func TestNobodySignedInForTooLong(t *testing.T) {
 	w := newSeedWorld(t, nil)
 	c := w.client()
