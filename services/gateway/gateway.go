@@ -117,7 +117,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	}
 	budget := &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}
 	admit := func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) }
-	native := session.NewNative(s.hub, wsconn.Config{Budget: budget, Origin: edge.OriginAllowed}, admit)
+	native := session.NewNative(s.hub, wsconn.Config{Budget: budget}, admit)
 	s.seed = session.NewSeed(s.hub, cfg.Seed, admit)
 	s.node = rand.Text()[:12]
 	s.engine = engineio.New(engineio.Config{

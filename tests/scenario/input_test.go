@@ -70,8 +70,8 @@ func badFrames(t *testing.T, e *env) {
 		frame string
 		code  int
 	}{
-		"1 MB":           {websocket.TextMessage, send(`{"content":"` + strings.Repeat("x", 1<<20) + `"}`), websocket.CloseMessageTooBig},
-		"1 MB of binary": {websocket.BinaryMessage, strings.Repeat("\x00", 1<<20), websocket.CloseMessageTooBig},
+		"2 MB":           {websocket.TextMessage, send(`{"content":"` + strings.Repeat("x", 2<<20) + `"}`), websocket.CloseMessageTooBig},
+		"2 MB of binary": {websocket.BinaryMessage, strings.Repeat("\x00", 2<<20), websocket.CloseMessageTooBig},
 	} {
 		l := lisa.Connect(e.at(0))
 		_ = l.Raw(tc.kind, []byte(tc.frame)) // the server may have closed before all was written
@@ -82,12 +82,20 @@ func badFrames(t *testing.T, e *env) {
 			t.Errorf("%s: closed with %d", name, code)
 		}
 	}
-	// Invalid UTF-8 in a text frame: the connection may not live (RFC 6455), but the gateway may as well name the error.
+	// Invalid UTF-8 in a text frame: the connection may not live (RFC 6455).
 	l := lisa.Connect(e.at(0))
 	l.Text("{\"event\":\"\xff\"}")
-	if code := l.Error(""); code != wire.InvalidFrame {
-		t.Errorf("invalid UTF-8: %s", code)
+	if code := l.Closed(harness.Within); code != wire.CloseNotUTF8.Code {
+		t.Errorf("invalid UTF-8: closed with %d", code)
 	}
+	// A frame that is too large, though not by far, is skipped; the next one is taken.
+	l = lisa.Connect(e.at(1))
+	l.Text(send(`{"content":"` + strings.Repeat("x", 70_000) + `"}`))
+	if code := l.Error(""); code != wire.TooLarge {
+		t.Errorf("70 KB: %s", code)
+	}
+	l.MustSend(r, "after one that was too large")
+	a.Message("after one that was too large")
 	// The largest text that is allowed, of characters that take six bytes in JSON.
 	big := strings.Repeat("\x01", 8<<10)
 	l = lisa.Connect(e.at(2))

@@ -105,7 +105,7 @@ func TestBadWebSocketMessages(t *testing.T) {
 		{"a ping", "2", wire.CloseProtocol},
 		{"a probe", "2probe", wire.CloseProtocol},
 		{"an upgrade", "5", wire.CloseProtocol},
-		{"no UTF-8", "4\xff\xfe", wire.CloseProtocol},
+		{"no UTF-8", "4\xff\xfe", wire.CloseNotUTF8},
 		{"more than the largest payload", "4" + large, wire.CloseTooLarge},
 	} {
 		for name, open := range map[string]func(*testing.T) (*enginetest.Socket, *program){"direct": r.socket, "upgraded": r.upgraded} {

@@ -70,7 +70,9 @@ func New(cfg Config, accept Accept) *Server {
 	}
 	return &Server{
 		cfg: cfg, accept: accept, conns: map[string]*Conn{},
-		upgrader: wsconn.NewUpgrader(wsconn.Config{FrameBytes: cfg.MaxPayload, Budget: cfg.Budget, Origin: cfg.Origin}),
+		upgrader: wsconn.NewUpgrader(wsconn.Config{
+			FrameBytes: cfg.MaxPayload, Budget: cfg.Budget, FramesPerSecond: cfg.FramesPerSecond, FrameBurst: cfg.FrameBurst,
+		}, ""),
 	}
 }
 
@@ -277,7 +279,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, sid string) {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if status, _ := wsconn.Refusal(w, r); status != 0 {
 		fail(w, failRequest)
 		return
 	}

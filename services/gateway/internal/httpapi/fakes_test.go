@@ -248,7 +248,7 @@ func (r reply) wants(t *testing.T, status int, code wire.Code) {
 }
 
 // upgrade are the headers of a WebSocket handshake.
-var upgrade = []string{"Connection: keep-alive, Upgrade", "Upgrade: websocket"}
+var upgrade = []string{"Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}
 
 // ask makes one request. headers are "Name: value" lines; tok may be "".
 func ask(h http.Handler, method, target, tok, body string, headers ...string) reply {

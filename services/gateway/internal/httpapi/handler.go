@@ -9,10 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"parley/pkg/token"
 	"parley/pkg/wire"
+	"parley/services/gateway/internal/wsconn"
 	"parley/services/gateway/web"
 )
 
@@ -157,16 +156,12 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request, pattern string) 
 
 // handshake refuses as problems what the WebSocket would refuse in plain text.
 func (h *handler) handshake(w http.ResponseWriter, r *http.Request, pattern string) bool {
-	var err error
-	status := http.StatusForbidden
+	status, reason := wsconn.Refusal(w, r)
+	err := withStatus(status, reason)
 	switch {
-	case !websocket.IsWebSocketUpgrade(r):
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
-		status = http.StatusUpgradeRequired
-		err = withStatus(status, "this is a WebSocket; the protocol is in /asyncapi.yaml")
+	case status != 0:
 	case !h.edge.OriginAllowed(r):
-		err = errOrigin
+		status, err = http.StatusForbidden, errOrigin
 	default:
 		return true
 	}

@@ -368,6 +368,13 @@ func TestHandshake(t *testing.T) {
 	if r.Header.Get("Upgrade") != "websocket" {
 		t.Errorf("%v", r.Header)
 	}
+	for line, status := range map[string]int{"Sec-WebSocket-Version: 8": 426, "Sec-WebSocket-Key: x": 400} {
+		r := ask(h, "GET", "/v1/ws", "Avi", "", append(upgrade, line)...)
+		r.wants(t, status, wire.InvalidArgument)
+		if r.Header.Get("Sec-WebSocket-Version") != "13" {
+			t.Errorf("%s: %v", line, r.Header)
+		}
+	}
 	ask(h, "GET", "/v1/ws", "Avi", "", append(upgrade, "Origin: https://evil.example")...).wants(t, 403, wire.Forbidden)
 	for _, origin := range []string{"https://app.example", "http://example.com", ""} { // the second is httptest's host
 		if r := ask(h, "GET", "/v1/ws", "Avi", "", append(upgrade, "Origin: "+origin)...); r.StatusCode != 101 {
@@ -416,7 +423,7 @@ func TestRealServer(t *testing.T) {
 	}
 	const head = " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer Avi\r\nConnection: close\r\n"
 	for request, want := range map[string]string{
-		"GET /v1/ws" + strings.Replace(head, "close", "Upgrade\r\nUpgrade: websocket", 1) + "\r\n":                                   "HTTP/1.1 101 Switching Protocols",
+		"GET /v1/ws" + strings.Replace(head, "close", strings.TrimPrefix(strings.Join(upgrade, "\r\n"), "Connection: "), 1) + "\r\n": "HTTP/1.1 101 Switching Protocols",
 		"GET /v1/rooms/lisa&avi/messages" + head + "\r\n":                                                                            "HTTP/1.1 200 OK",
 		"GET /v1/rooms/lisa%26avi/messages" + head + "\r\n":                                                                          "HTTP/1.1 200 OK",
 		"GET /v1/rooms/%2e%2e%2f%2e%2e/messages" + head + "\r\n":                                                                     "HTTP/1.1 400 Bad Request",

@@ -284,6 +284,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/dana&lisa/messages", "Avi", "", nil, 403},
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/avi/messages", "Avi", "", nil, 400},
 		{"GET /v1/ws", "/v1/ws", "Avi", "upgrade", nil, 101},
+		{"GET /v1/ws", "/v1/ws", "Avi", "half an upgrade", nil, 400},
 		{"GET /v1/ws", "/v1/ws", "Avi", "", nil, 426},
 		{"GET /healthz", "/healthz", "", "", nil, 200},
 		{"GET /readyz", "/readyz", "", "", nil, 200},
@@ -301,6 +302,9 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 			var lines []string
 			if c.body == "upgrade" {
 				lines, c.body = upgrade, ""
+			}
+			if c.body == "half an upgrade" {
+				lines, c.body = upgrade[:3], ""
 			}
 			r := ask(w.handler(t, testConfig()), strings.ToUpper(method), c.target, c.tok, c.body, lines...)
 			if r.StatusCode != c.status {

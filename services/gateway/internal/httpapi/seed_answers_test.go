@@ -280,7 +280,7 @@ func TestSocketIOAnswers(t *testing.T) {
 		{"POST", q + "polling&sid=SID", "x", nil, open, 400, `{"code":3,"message":"Bad request"}`},
 		{"POST", q + "polling&sid=SID", "4" + strings.Repeat("x", 256), nil, open, 413, `{"code":3,"message":"Payload too large"}`},
 		{"GET", q + "websocket", "", nil, open, 400, `{"code":3,"message":"Bad request"}`},
-		{"GET", q + "websocket", "", upgrade, open, 400, "websocket: "},
+		{"GET", q + "websocket", "", upgrade[:3], open, 400, `{"code":3,"message":"Bad request"}`},
 		{"GET", q + "websocket&sid=other.x", "", upgrade, open, 400, `{"code":1,"message":"Session ID unknown"}`},
 		{"GET", q + "polling", "", []string{"Origin: https://evil.example"}, open, 403, `{"code":4,"message":"Forbidden"}`},
 		{"POST", q + "polling&sid=SID", "4x", []string{"Origin: https://evil.example"}, open, 403, `{"code":4,"message":"Forbidden"}`},

@@ -30,7 +30,7 @@ type Config struct {
 	ContentBytes      int           `cfg:"content-bytes" default:"16384" help:"largest message text, in bytes of UTF-8"`
 	MessagesPerMinute int           `cfg:"messages-per-minute" default:"600" help:"messages a user may send in a minute, per gateway"`
 	MessageBurst      int           `cfg:"message-burst" default:"300" help:"messages a user may send at once"`
-	FramesPerSecond   int           `cfg:"frames-per-second" default:"100" help:"frames a connection may send; its burst is ten times that; more closes it with 4003"`
+	FramesPerSecond   int           `cfg:"frames-per-second" default:"100" help:"frames a connection may send, pings and parts of messages too; its burst is ten times that; more closes it with 4003"`
 	Heartbeat         time.Duration `cfg:"heartbeat" default:"25s" help:"the server pings idle connections this often; twice as long without a sign of life closes"`
 	AuthTimeout       time.Duration `cfg:"auth-timeout" default:"10s" help:"until a connection without a token must have authenticated"`
 	UserConnections   int           `cfg:"user-connections" default:"32" help:"connections of one user on one gateway"`

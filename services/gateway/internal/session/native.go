@@ -30,9 +30,8 @@ type native struct {
 	hub    *Hub
 	conn   *wsconn.Conn
 	opened time.Time
-	limit  wsconn.Bucket // frames; reader only
-	wrong  mistake       // reader only
-	left   bool          // client_disconnection was said; reader only
+	wrong  mistake // reader only
+	left   bool    // client_disconnection was said; reader only
 
 	mu sync.Mutex
 	s  *Session // nil before authentication
@@ -49,7 +48,7 @@ type Native struct {
 // NewNative makes the handler.
 func NewNative(h *Hub, cfg wsconn.Config, admit func(*http.Request) (func(), error)) *Native {
 	cfg.FrameBytes = h.cfg.FrameBytes
-	cfg.TooLarge = wire.EncodeError(wire.E(wire.TooLarge, "the frame is larger than limits.frame_bytes"), "")
+	cfg.FramesPerSecond, cfg.FrameBurst = h.cfg.FramesPerSecond, frameBurst*h.cfg.FramesPerSecond
 	return &Native{hub: h, upgrader: wsconn.NewUpgrader(cfg, Subprotocol), Admit: admit}
 }
 
@@ -112,6 +111,7 @@ var (
 	errAuthFirst   = wire.E(wire.Unauthenticated, `the first frame is {"event":"authenticate","data":{"token":"…"}}`)
 	errAuthTwice   = wire.E(wire.InvalidArgument, "this connection is authenticated; use refresh_token for a new token")
 	errUnknown     = wire.E(wire.UnknownEvent, "clients send no such event")
+	errTooLarge    = wire.E(wire.TooLarge, "the frame is larger than limits.frame_bytes")
 	errBinary      = wire.E(wire.InvalidFrame, "frames are text, not binary")
 	errScope       = wire.E(wire.Unauthenticated, "this token is not for the native protocol")
 	errAuthTimeout = wire.E(wire.Unauthenticated, "no token came in time")
@@ -169,10 +169,6 @@ func hasScope(c token.Claims, want string) bool {
 
 // Frame implements wsconn.Handler.
 func (n *native) Frame(b []byte) {
-	if !n.limit.Allow(n.hub.cfg.FramesPerSecond, frameBurst*n.hub.cfg.FramesPerSecond, time.Now()) {
-		n.conn.Close(wire.CloseRate)
-		return
-	}
 	f, err := wire.DecodeFrame(b)
 	if err != nil {
 		n.bad(err, f.ID)
@@ -279,6 +275,15 @@ func asNil(err error) error {
 
 // Binary implements wsconn.Handler.
 func (n *native) Binary([]byte) { n.bad(errBinary, "") }
+
+// TooLarge implements wsconn.Skipper.
+func (n *native) TooLarge() {
+	if n.session() == nil {
+		n.refuse(errTooLarge, wire.CloseTooLarge) // it is no token
+		return
+	}
+	n.bad(errTooLarge, "")
+}
 
 // bad answers a frame that could not be understood; too many of them end the connection.
 func (n *native) bad(err error, re string) {

@@ -128,8 +128,8 @@ func TestBadPackets(t *testing.T) {
 		{"an ack id much too long", wire.CloseProtocol, []string{"42" + strings.Repeat("9", 10_000) + `["message"]`}},
 		{"a negative ack id", wire.CloseProtocol, []string{`42-1["message"]`}},
 		{"a namespace too long", wire.CloseProtocol, []string{"40/" + strings.Repeat("x", 128)}},
-		{"no UTF-8", wire.CloseProtocol, []string{"42[\"message\",\"\xff\"]"}},
-		{"no UTF-8 in a namespace", wire.CloseProtocol, []string{"40/\xc3"}},
+		{"no UTF-8", wire.CloseNotUTF8, []string{"42[\"message\",\"\xff\"]"}},
+		{"no UTF-8 in a namespace", wire.CloseNotUTF8, []string{"40/\xc3"}},
 
 		{"no count of attachments", wire.CloseProtocol, []string{`45["message"]`}},
 		{"a count that does not end", wire.CloseProtocol, []string{"451"}},

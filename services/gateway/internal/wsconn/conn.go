@@ -1,29 +1,24 @@
 // Package wsconn moves bytes: WebSocket frames in, WebSocket frames out. It knows nothing of chat.
 //
-// gorilla/websocket does the handshake and the reading. Writing is our own: the server's frames are unmasked, so one
-// encoded frame can be shared by all recipients, several go out in one writev, and an idle connection needs
-// neither a writer goroutine nor a write buffer.
+// It reads and writes frames itself (docs/adr/0004 and 0069): the server's frames are unmasked, so one encoded frame can be shared by
+// all recipients, several go out in one writev, and an idle connection needs neither a writer goroutine nor a write buffer. And
+// every frame that is read is counted, whatever it is.
 package wsconn
 
 import (
-	"bytes"
+	"bufio"
 	"context"
-	"errors"
 	"io"
 	"net"
-	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"parley/pkg/wire"
 )
 
 // Handler gets what the peer sends, one call after the other.
 type Handler interface {
-	// Frame is one text message; b is valid during the call only.
+	// Frame is one text message, in UTF-8; b is valid during the call only.
 	Frame(b []byte)
 	// Binary is one binary message; b is valid during the call only.
 	Binary(b []byte)
@@ -33,90 +28,48 @@ type Handler interface {
 	Closed(why wire.Close)
 }
 
+// Skipper is a Handler that can live without a message that is larger than FrameBytes.
+type Skipper interface {
+	// TooLarge says that there was one. It was read and thrown away; or, when it was much larger (skipFrames), the connection ends.
+	TooLarge()
+}
+
+// skipFrames times FrameBytes is what a Skipper's connection reads of a message that is too large.
+const skipFrames = 16
+
 // Config of connections.
 type Config struct {
 	FrameBytes int // largest message accepted
-	Budget     *Budget
-	Origin     func(*http.Request) bool
-	// TooLarge is a text message for who sends a larger one, before 1009; nil for none.
-	TooLarge []byte
+	// FramesPerSecond and FrameBurst limit the frames that a peer sends: parts of messages, pings and pongs too. More of them close
+	// the connection; 0 is no limit.
+	FramesPerSecond, FrameBurst int
+	Budget                      *Budget
 }
 
 // Upgrader turns HTTP requests into connections.
 type Upgrader struct {
-	cfg Config
-	ws  websocket.Upgrader
+	cfg      Config
+	protocol string
 }
 
 // readBuffer is small because most connections are idle most of the time; larger reads bypass it.
 const readBuffer = 512
 
-// NewUpgrader returns an Upgrader that selects the first of subprotocols that the client offers.
-func NewUpgrader(cfg Config, subprotocols ...string) *Upgrader {
-	return &Upgrader{cfg: cfg, ws: websocket.Upgrader{
-		HandshakeTimeout: 5 * time.Second,
-		ReadBufferSize:   readBuffer,
-		WriteBufferSize:  512,
-		WriteBufferPool:  &sync.Pool{}, // gorilla writes the handshake only
-		Subprotocols:     subprotocols,
-		CheckOrigin:      cfg.Origin,
-		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			http.Error(w, reason.Error(), status)
-		},
-	}}
+// NewUpgrader returns an Upgrader that selects the subprotocol when the client offers it; "" for none.
+func NewUpgrader(cfg Config, subprotocol string) *Upgrader {
+	return &Upgrader{cfg: cfg, protocol: subprotocol}
 }
 
 // Conn is one connection. Its methods may be called from any goroutine.
 type Conn struct {
-	ws      *websocket.Conn
 	nc      net.Conn
+	br      *bufio.Reader
 	out     outbox
 	cfg     *Config
+	limit   Bucket       // of frames; reader only
 	lastRx  atomic.Int64 // Unix seconds of the last sign of life
 	why     atomic.Pointer[wire.Close]
 	handler Handler
-}
-
-// Upgrade answers the handshake. On failure the answer was sent and nil is returned. Start must follow.
-func (u *Upgrader) Upgrade(w http.ResponseWriter, r *http.Request) *Conn {
-	// gorilla wants the http.Hijacker itself, not a wrapper that knows one.
-	for {
-		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		w = inner.Unwrap()
-	}
-	ws, err := u.ws.Upgrade(w, r, nil)
-	if err != nil {
-		return nil
-	}
-	c := &Conn{ws: ws, nc: ws.NetConn(), cfg: &u.cfg}
-	c.out = outbox{nc: c.nc, budget: u.cfg.Budget, failed: func(error) { c.fail(wire.Close{Code: 1006, Reason: "write failed", Reconnect: true}) }}
-	c.touch()
-	ws.SetPingHandler(func(data string) error {
-		c.touch()
-		c.send(frame(opPong, []byte(data)))
-		return nil
-	})
-	ws.SetPongHandler(func(data string) error {
-		c.touch()
-		if len(data) == 4 {
-			c.handler.Pong(uint32(data[0])<<24 | uint32(data[1])<<16 | uint32(data[2])<<8 | uint32(data[3]))
-		}
-		return nil
-	})
-	// The peer closes: answer with its own code, as RFC 6455 asks.
-	ws.SetCloseHandler(func(code int, _ string) error {
-		answer := wire.Close{Code: code}
-		if code == websocket.CloseNoStatusReceived {
-			answer.Code = 1000
-		}
-		c.why.CompareAndSwap(nil, &wire.Close{Code: code, Reason: "closed by the peer"})
-		c.out.last(closeFrame(answer), false)
-		return nil
-	})
-	return c
 }
 
 // Start begins to read in a goroutine of its own, which ends with h.Closed. The HTTP handler's goroutine is
@@ -126,8 +79,6 @@ func (c *Conn) Start(h Handler) {
 	go c.read()
 }
 
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
 func (c *Conn) read() {
 	c.readAll()
 	c.finish()
@@ -136,61 +87,6 @@ func (c *Conn) read() {
 		why = &wire.Close{Code: 1006, Reason: "connection lost", Reconnect: true}
 	}
 	c.handler.Closed(*why)
-}
-
-func (c *Conn) readAll() {
-	for {
-		kind, r, err := c.ws.NextReader()
-		if err != nil {
-			// gorilla answers violations of the protocol with 1002 by itself; a lost connection has no code.
-			var ce *websocket.CloseError
-			if !errors.As(err, &ce) && !isNetError(err) {
-				c.why.CompareAndSwap(nil, &wire.CloseProtocol)
-			}
-			return
-		}
-		c.touch()
-		if !c.message(kind, r) {
-			return
-		}
-		if c.why.Load() != nil {
-			return // closing: what follows is not answered any more
-		}
-	}
-}
-
-func isNetError(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
-}
-
-func (c *Conn) message(kind int, r io.Reader) bool {
-	buf := buffers.Get().(*bytes.Buffer)
-	buf.Reset()
-	defer func() {
-		// One giant message must not stay in the pool for ever.
-		if buf.Cap() <= 16<<10 {
-			buffers.Put(buf)
-		}
-	}()
-	limit := int64(c.cfg.FrameBytes)
-	n, err := buf.ReadFrom(io.LimitReader(r, limit+1))
-	if err != nil {
-		return false
-	}
-	if n > limit {
-		if c.cfg.TooLarge != nil {
-			c.SendText(c.cfg.TooLarge)
-		}
-		c.Close(wire.CloseTooLarge)
-		return false
-	}
-	if kind != websocket.TextMessage {
-		c.handler.Binary(buf.Bytes())
-		return true
-	}
-	c.handler.Frame(buf.Bytes())
-	return true
 }
 
 // lingerTime and lingerBytes bound what is read after our close frame, so that the peer's kernel delivers the frame
@@ -269,7 +165,7 @@ func (c *Conn) fail(why wire.Close) {
 }
 
 // Abort cuts the connection at once.
-func (c *Conn) Abort() { c.fail(wire.CloseRestart) }
+func (c *Conn) Abort() { c.fail(wire.Close{Code: 1006, Reason: "cut", Reconnect: true}) }
 
 // Wait returns when everything sent so far has been handed to the kernel, or when the connection has failed.
 func (c *Conn) Wait(ctx context.Context) error { return c.out.wait(ctx) }

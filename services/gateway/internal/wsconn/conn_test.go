@@ -36,6 +36,12 @@ func (r *recorder) Closed(why wire.Close) { r.closed <- why }
 // dial makes a connected pair: the server's side as a recorder, the client's as gorilla has it.
 func dial(t *testing.T, cfg Config) (*recorder, *websocket.Conn) {
 	t.Helper()
+	return dialAs(t, cfg, func(r *recorder) Handler { return r })
+}
+
+// dialAs is dial with another Handler in front of the recorder.
+func dialAs(t *testing.T, cfg Config, as func(*recorder) Handler) (*recorder, *websocket.Conn) {
+	t.Helper()
 	if cfg.Budget == nil {
 		cfg.Budget = &Budget{PerConn: 1 << 20, Total: 1 << 30}
 	}
@@ -50,7 +56,7 @@ func dial(t *testing.T, cfg Config) (*recorder, *websocket.Conn) {
 			return
 		}
 		rec := &recorder{c, make(chan []byte, 16), make(chan struct{}, 16), make(chan uint32, 16), make(chan wire.Close, 1)}
-		c.Start(rec)
+		c.Start(as(rec))
 		got <- rec
 	}))
 	t.Cleanup(srv.Close)
@@ -173,21 +179,6 @@ func TestPeerCloses(t *testing.T) {
 	rec2, ws2 := dial(t, Config{})
 	ws2.NetConn().Close() // without a word
 	if why := wait(t, rec2.closed); why.Code != 1006 || !why.Reconnect {
-		t.Fatalf("closed with %v", why)
-	}
-}
-
-func TestTooLargeIsNamedThenClosed(t *testing.T) {
-	rec, ws := dial(t, Config{FrameBytes: 1000, TooLarge: wire.EncodeError(wire.E(wire.TooLarge, "too large"), "")})
-	go func() { _ = ws.WriteMessage(websocket.TextMessage, bytes.Repeat([]byte("x"), 1<<20)) }() // may fail half-way
-	_, b, err := ws.ReadMessage()
-	if err != nil || !strings.Contains(string(b), `"too_large"`) {
-		t.Fatalf("%q %v", b, err)
-	}
-	if _, _, err := ws.ReadMessage(); !websocket.IsCloseError(err, 1009) {
-		t.Fatalf("got %v", err)
-	}
-	if why := wait(t, rec.closed); why.Code != 1009 {
 		t.Fatalf("closed with %v", why)
 	}
 }

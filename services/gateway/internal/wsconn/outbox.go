@@ -165,15 +165,6 @@ func (o *outbox) wait(ctx context.Context) error {
 	}
 }
 
-// Op codes of RFC 6455, section 5.2.
-const (
-	opText   = 0x1
-	opBinary = 0x2
-	opClose  = 0x8
-	opPing   = 0x9
-	opPong   = 0xA
-)
-
 // Text makes one complete, unmasked text frame of the parts of a text. The result may be shared by any number of connections.
 func Text(parts ...[]byte) []byte { return frame(opText, parts...) }
 
