@@ -22,7 +22,7 @@ help: ## this list
 	@echo "Settings: HTTP=$(HTTP) DATA=$(DATA) FUZZTIME=$(FUZZTIME) CHAOS=$(CHAOS)"
 
 run: build ## build and start everything in one process, with demo users, on HTTP, keeping its data in DATA
-	exec bin/parley serve --http $(HTTP) --data $(DATA)
+	exec bin/parley serve --demo --http $(HTTP) --data $(DATA)
 
 build: ## all programs, into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/parley $(wildcard ./services/*/cmd/*)

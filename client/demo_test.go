@@ -17,7 +17,7 @@ import (
 	"parley/pkg/testx"
 )
 
-// demo is a `parley serve` with its demo users, which the examples talk to. It starts with the first one that asks for it and ends after
+// demo is a `parley serve --demo` with its demo users, which the examples talk to. It starts with the first one that asks for it and ends after
 // the tests.
 var demo demoServer
 
@@ -49,7 +49,7 @@ func (d *demoServer) start() (err error) {
 	if out, err := exec.Command("go", "build", "-C", "../cmd/parley", "-o", program, ".").CombinedOutput(); err != nil {
 		return fmt.Errorf("build parley: %w\n%s", err, out)
 	}
-	d.cmd = exec.Command(program, "serve", "--http", "127.0.0.1:0", "--data", filepath.Join(d.dir, "data"), "--login-tries-address", "1000")
+	d.cmd = exec.Command(program, "serve", "--demo", "--http", "127.0.0.1:0", "--data", filepath.Join(d.dir, "data"), "--login-tries-address", "1000")
 	d.cmd.Stderr = &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no orphan if the tests are killed
 	out, err := d.cmd.StdoutPipe()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"parley/cmd/parley/internal/admin"
 	"parley/cmd/parley/internal/allinone"
@@ -23,7 +24,11 @@ const usage = `parley is a one-to-one chat server.
 Each takes --help.
 `
 
-func main() { lifecycle.Exit("parley", run(os.Args[1:])) }
+func main() {
+	// What this process makes is for its user: the data folder, the socket of the administration, exports.
+	syscall.Umask(0o077)
+	lifecycle.Exit("parley", run(os.Args[1:]))
+}
 
 func run(args []string) error {
 	if len(args) == 0 {

@@ -18,6 +18,7 @@ import (
 
 	"parley/client"
 	"parley/pkg/testx"
+	"parley/pkg/wire"
 )
 
 // binary is the real program, built once with the race detector.
@@ -66,13 +67,13 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// start runs parley serve until it is ready.
+// start runs parley serve with its demo users until it is ready.
 func start(t *testing.T, data string, args ...string) *server {
 	t.Helper()
 	if len(args) == 0 {
 		args = []string{"--http", "127.0.0.1:0"}
 	}
-	s := launch(t, append(args, "--data", data)...)
+	s := launch(t, append(args, "--demo", "--data", data)...)
 	testx.Eventually(t, "parley is ready", time.Minute, func() bool {
 		select {
 		case <-s.done:
@@ -204,6 +205,75 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// Nobody has a password that everybody knows unless that was asked for; and if it was once, the log says so.
+func TestDemoUsersOnlyWhenAskedFor(t *testing.T) {
+	data := t.TempDir()
+	serve := func(args ...string) *server {
+		s := launch(t, append(args, "--http", "127.0.0.1:0", "--data", data)...)
+		testx.Eventually(t, "parley is ready", time.Minute, func() bool { return strings.HasSuffix(s.stdout.String(), "\n") })
+		s.url = strings.TrimSpace(strings.TrimPrefix(s.stdout.String(), "ready "))
+		return s
+	}
+	s := serve()
+	for user, password := range map[string]string{"Lisa": "TestMe", "Admin": "AdminPassword"} {
+		s.refuses(user, password, wire.Unauthenticated)
+	}
+	if strings.Contains(s.notes.String(), "TestMe") {
+		t.Errorf("it prints passwords:\n%s", s.notes)
+	}
+	s.stop(syscall.SIGTERM)
+	s = serve("--demo")
+	s.login("Lisa", "TestMe")
+	s.stop(syscall.SIGTERM)
+	s = serve("--demo=false")
+	s.login("Lisa", "TestMe") // they are users like others
+	testx.Eventually(t, "the log names them", time.Minute, func() bool {
+		return strings.Contains(s.notes.String(), "the passwords of these demo users are public") && strings.Contains(s.notes.String(), "Lisa, Avi, Era, Tsahi, Admin")
+	})
+}
+
+// Other users of the machine read nothing that is kept, also where an earlier version left it open. What the process makes, the socket of
+// the administration above all, is never open, not even for a moment.
+func TestDataFolderIsPrivate(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	s := start(t, data)
+	s.dial(s.login("Lisa", "TestMe"))
+	s.stop(syscall.SIGKILL) // the files beside the database stay
+	walk := func(f func(path string, st os.FileInfo)) {
+		t.Helper()
+		if err := filepath.Walk(data, func(path string, st os.FileInfo, err error) error {
+			if err == nil {
+				f(path, st)
+			}
+			return nil // NATS' files come and go
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	walk(func(path string, st os.FileInfo) {
+		if st.IsDir() || st.Mode().IsRegular() {
+			if err := os.Chmod(path, st.Mode().Perm()|0o055); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	s = start(t, data)
+	n := 0
+	walk(func(path string, st os.FileInfo) {
+		n++
+		if path != data && st.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is %s", path, st.Mode())
+		}
+	})
+	if n < 10 || !strings.Contains(s.notes.String(), "other users of this machine may look into the data folder") {
+		t.Errorf("%d files; the log does not say that the folder is open:\n%s", n, s.notes)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(status), "Umask:\t0077") {
+		t.Errorf("what the process makes may be open to others (%v)", err)
+	}
+}
+
 // What was accepted is there after the worst end, once.
 func TestKillAfterAccepted(t *testing.T) {
 	data := t.TempDir()
@@ -293,6 +363,8 @@ func TestFailsClearly(t *testing.T) {
 		{"folder in use", "in use by another parley (process " + fmt.Sprint(s.cmd.Process.Pid), []string{"--http", "127.0.0.1:0", "--data", data}},
 		{"port taken", "address already in use", []string{"--http", taken.Addr().String(), "--data", t.TempDir()}},
 		{"folder is a file", "data folder", []string{"--data", binary}},
+		{"demo users for everybody", "demo: the passwords of the demo users are public, and others can reach --http :0", []string{"--demo", "--http", ":0", "--data", t.TempDir()}},
+		{"demo users on a name", "leave --demo out, or listen on 127.0.0.1", []string{"--demo", "--http", "parley.example:8080", "--data", t.TempDir()}},
 		{"unknown flag", "unknown flag --htpt", []string{"--htpt", ":1"}},
 		{"fixed setting", "unknown flag --nats-url", []string{"--nats-url", "nats://x"}},
 	} {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -62,7 +63,29 @@ func Open(cfg Config) (*DB, error) {
 	return nil, errors.New("sql-url begins with sqlite: or postgres://")
 }
 
+// private makes the file if there is none, and closes what lies there to other users of the machine: it has the hashes of passwords and all
+// messages. SQLite gives the files beside it the same mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil //nolint:nilerr // connecting says so, again and again: the disk may come later
+	}
+	err = f.Close()
+	for _, p := range []string{path, path + "-wal", path + "-shm"} {
+		if st, serr := os.Stat(p); serr == nil && st.Mode().Perm()&0o077 != 0 {
+			err = errors.Join(err, os.Chmod(p, st.Mode().Perm()&^0o077))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("close the database to others: %w", err)
+	}
+	return nil
+}
+
 func openSQLite(path string, conns int) (*DB, error) {
+	if err := private(path); err != nil {
+		return nil, err
+	}
 	q := url.Values{}
 	// NORMAL in WAL mode survives the death of the process; after a power cut the last transactions may be
 	// missing, and history reads them from the stream again. busy_timeout is in ms.

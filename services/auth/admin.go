@@ -48,6 +48,27 @@ func (s *Service) SeedDemoUsers(ctx context.Context) error {
 	return nil
 }
 
+// PublicPasswords are the demo users who still have the password that everybody knows and may log in.
+func (s *Service) PublicPasswords(ctx context.Context) ([]string, error) {
+	if err := s.waitMigrated(ctx); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range demoUsers {
+		if d.password == "" {
+			continue
+		}
+		public, err := s.logins.HasPassword(ctx, d.name, d.password)
+		if err != nil {
+			return nil, fmt.Errorf("look for demo users: %w", err)
+		}
+		if public {
+			out = append(out, d.name)
+		}
+	}
+	return out, nil
+}
+
 // LoginAs begins a login of a user without a password. It is for programs of this process, such as a bot: nothing on the network
 // reaches it.
 func (s *Service) LoginAs(ctx context.Context, name string) (api.Tokens, error) {

@@ -67,7 +67,7 @@ func serve(t *testing.T) *allInOne {
 
 func (a *allInOne) start(addr string) {
 	limits := map[string]string{"http-rate": "100000", "http-burst": "100000", "message-burst": "100000", "messages-per-minute": "600000", "login-tries-address": "1000000"}
-	a.p = harness.Start(a.t, "parley serve", "parley", limits, "serve", "--http", addr, "--data", a.dir)
+	a.p = harness.Start(a.t, "parley serve", "parley", limits, "serve", "--demo", "--http", addr, "--data", a.dir)
 	a.base = a.p.LogMatch(a.t, regexp.MustCompile(`(?m)^ready (http://\S+)$`))
 }
 

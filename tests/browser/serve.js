@@ -1,5 +1,5 @@
 // @ts-check
-// `parley serve` for the programs of this folder that are no tests: bin/parley, on a port of its own, with data that is thrown away.
+// `parley serve --demo` for the programs of this folder that are no tests: bin/parley, on a port of its own, with data that is thrown away.
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ const LIMITS = ["--http-rate", "100000", "--http-burst", "100000", "--message-bu
 export async function serve() {
   const data = mkdtempSync(join(tmpdir(), "parley-web-"));
   const binary = fileURLToPath(new URL("../../bin/parley", import.meta.url));
-  const p = spawn(binary, ["serve", "--http", "127.0.0.1:0", "--data", data, "--log-level", "error", ...LIMITS], { stdio: ["ignore", "pipe", "ignore"] });
+  const p = spawn(binary, ["serve", "--demo", "--http", "127.0.0.1:0", "--data", data, "--log-level", "error", ...LIMITS], { stdio: ["ignore", "pipe", "ignore"] });
   process.once("exit", () => p.kill("SIGKILL")); // also when the program fails
   const ended = new Promise((resolve) => p.once("exit", resolve));
   for await (const line of createInterface({ input: p.stdout })) {

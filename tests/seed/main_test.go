@@ -79,7 +79,7 @@ func serve(t *testing.T, more map[string]string) (base string) {
 	t.Helper()
 	all := maps.Clone(settings)
 	maps.Copy(all, more)
-	p := harness.Start(t, "parley serve", "parley", all, "serve", "--http", "127.0.0.1:0", "--data", t.TempDir())
+	p := harness.Start(t, "parley serve", "parley", all, "serve", "--demo", "--http", "127.0.0.1:0", "--data", t.TempDir())
 	return p.LogMatch(t, regexp.MustCompile(`(?m)^ready (http://\S+)$`))
 }
 

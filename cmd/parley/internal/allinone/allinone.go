@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,9 @@ func Main(ctx context.Context, args []string, env func(string) (string, bool), o
 	return serve(ctx, &cfg, out, notes)
 }
 
+// warnEvery is between two warnings of what an operator should change.
+const warnEvery = time.Hour
+
 // part is one service.
 type part interface {
 	Run(context.Context) error
@@ -54,6 +58,9 @@ func serve(ctx context.Context, cfg *Config, out, notes io.Writer) error {
 		return err
 	}
 	defer unlock()
+	if mode := open(cfg.Data); mode != "" {
+		cfg.Gateway.Obs.Logger("parley").Warn("other users of this machine may look into the data folder; chmod 700 it", "data", cfg.Data, "mode", mode)
+	}
 	process := obs.NewRegistry()
 	space := newDisk(cfg.Data, cfg.Floor, cfg.Gateway.Obs.Logger("disk"), process)
 	natsLog := cfg.Gateway.Obs.Logger("nats")
@@ -171,12 +178,36 @@ func (p *parts) run(ctx context.Context, cfg *Config, greet func() error) error 
 			if start.Err() != nil {
 				return nil
 			}
-			if err == nil && cfg.Demo {
-				p.echo(start)
+			if err != nil {
+				return err
 			}
-			return err
+			if cfg.Demo {
+				p.echo(start)
+			} else {
+				p.warnOfDemo(start)
+			}
+			return nil
 		},
 	)
+}
+
+// warnOfDemo says again and again that there are users whose passwords are public: an earlier start made them.
+func (p *parts) warnOfDemo(ctx context.Context) {
+	for ctx.Err() == nil {
+		names, err := p.auth.PublicPasswords(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			p.log.Warn("it is not known whether there are demo users", "error", err)
+		case err == nil && len(names) == 0:
+			return // they are not made without a start anew
+		case err == nil:
+			p.log.Warn("the passwords of these demo users are public: change them (parley user passwd), or disable or erase the users", "users", strings.Join(names, ", "))
+		}
+		select {
+		case <-time.After(warnEvery):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // echo runs the demo's bot until ctx ends. Without it everything else works.

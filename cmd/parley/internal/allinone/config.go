@@ -4,6 +4,8 @@ package allinone
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 type Config struct {
 	HTTP  string        `cfg:"http" default:"127.0.0.1:8080" help:"public address for HTTP and WebSocket"`
 	Data  string        `cfg:"data" default:"data" help:"folder with everything that is kept"`
-	Demo  bool          `cfg:"demo" default:"true" help:"add the demo users, whose passwords are public"`
+	Demo  bool          `cfg:"demo" default:"false" help:"add the demo users, whose passwords everybody knows, an administrator among them; on a loopback address only"`
 	Admin string        `cfg:"admin" default:"127.0.0.1:0" help:"private address for /metrics, /healthz, /readyz and /debug/pprof; empty for none"`
 	Drain time.Duration `cfg:"drain" default:"1s" help:"after SIGTERM, clients are asked to leave at random times within this"`
 	Floor int64         `cfg:"free-space-floor" default:"268435456" help:"bytes that have to be free where the data folder is: below that, messages and registrations are refused and all else goes on; 0 for none"`
@@ -47,6 +49,9 @@ func (c *Config) Validate() error {
 	var errs []error
 	if c.Data == "" {
 		errs = append(errs, errors.New("data: a folder is needed"))
+	}
+	if c.Demo && !loopback(c.HTTP) {
+		errs = append(errs, fmt.Errorf("demo: the passwords of the demo users are public, and others can reach --http %s; leave --demo out, or listen on 127.0.0.1", c.HTTP))
 	}
 	if c.Sync <= 0 {
 		errs = append(errs, errors.New("nats-sync-interval: must be above 0"))
@@ -81,6 +86,13 @@ func (c *Config) place() {
 	c.History.Lease = 2 * time.Second
 	// One private port serves them all.
 	c.Gateway.Obs.Admin, c.Auth.Obs.Admin, c.Presence.Obs.Admin, c.History.Obs.Admin = "", "", "", ""
+}
+
+// loopback reports that only this machine reaches an address.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // flatten takes joined errors apart.

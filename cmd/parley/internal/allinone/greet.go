@@ -21,7 +21,7 @@ func (p *parts) greet(cfg *Config, out, notes io.Writer) error {
 	}
 	fmt.Fprintf(&b, "data       %s\n", cfg.Data)
 	if cfg.Demo {
-		b.WriteString("\nDemo users (serve --demo=false leaves them out):\n")
+		b.WriteString("\nDemo users, whose passwords everybody knows:\n")
 		users := auth.DemoUsers()
 		for _, u := range users {
 			if u.Password != "" {
@@ -30,6 +30,9 @@ func (p *parts) greet(cfg *Config, out, notes io.Writer) error {
 		}
 		me, peer := users[0], users[1]
 		fmt.Fprintf(&b, "\nChat from another terminal:\n  PARLEY_PASSWORD='%s' bin/parley chat --url %s --user %s --with %s\n", me.Password, url, me.Username, peer.Username)
+	}
+	if !cfg.Demo {
+		fmt.Fprintf(&b, "\nMake an account in the browser, or with: parley user add NAME --data %s   (serve --demo has users to try it with)\n", cfg.Data)
 	}
 	b.WriteByte('\n')
 	// Whole texts in one write each: what is logged meanwhile must not come between.

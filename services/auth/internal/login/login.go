@@ -247,6 +247,18 @@ func (s *Service) Begin(ctx context.Context, name string) (api.Tokens, error) {
 	return s.begin(ctx, u, token.ScopeNative)
 }
 
+// HasPassword reports whether a user may log in with that password.
+func (s *Service) HasPassword(ctx context.Context, name, pw string) (bool, error) {
+	u, err := s.Store.UserByName(ctx, name)
+	if errors.Is(err, store.ErrNoUser) || err == nil && u.Disabled {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return s.Pool.Verify(ctx, u.Password, pw)
+}
+
 // check compares a password; an unknown user costs as much as a known one.
 func (s *Service) check(ctx context.Context, name, pw string) (store.User, bool, error) {
 	u, err := s.Store.UserByName(ctx, name)
