@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -261,7 +262,9 @@ func TestConversations(t *testing.T) {
 		if len(hers) != 1 || hers[0].PeerReadSeq != last["zoe"] || hers[0].PeerDeliveredSeq != last["zoe"] || hers[0].ReadSeq != 0 || hers[0].Unread != 1 {
 			t.Errorf("her side %+v", hers)
 		}
-		c.refused(wire.InvalidArgument, api.HistoryConversations, api.ConversationsRequest{Username: "me", After: "???"})
+		for _, made := range []string{"???", `{"t":1,"a":"\u0000"}`, `{"t":1,"a":"a","b":"x\u0000"}`, `{"t":"x"}`, `[`} {
+			c.refused(wire.InvalidArgument, api.HistoryConversations, api.ConversationsRequest{Username: "me", After: base64.RawURLEncoding.EncodeToString([]byte(made))})
+		}
 	})
 }
 

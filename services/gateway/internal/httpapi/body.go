@@ -6,7 +6,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"parley/pkg/room"
@@ -65,6 +67,22 @@ func noContent(w http.ResponseWriter, err error) error {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// checkQuery refuses what url.Values would leave out without a word: half an escape, or a semicolon between parameters. So a mistyped page is no default page.
+func checkQuery(r *http.Request) error {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return wire.E(wire.InvalidArgument, "the query is no list of name=value, joined with & and percent-encoded")
+	}
+	for name, values := range q {
+		for _, v := range values {
+			if !utf8.ValidString(v) || strings.IndexByte(v, 0) >= 0 {
+				return wire.E(wire.InvalidArgument, strconv.QuoteToASCII(name)+" is UTF-8 text without U+0000")
+			}
+		}
+	}
 	return nil
 }
 

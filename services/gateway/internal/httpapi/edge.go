@@ -69,7 +69,8 @@ func (e *Edge) OriginAllowed(r *http.Request) bool {
 		return true
 	}
 	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) {
+	// A proxy may add the port that browsers leave out (nginx: $host:$server_port).
+	if err != nil || u.Host == "" || originHost(u.Scheme, u.Host) != originHost(u.Scheme, r.Host) {
 		return false
 	}
 	// Behind TLS, a page that came without it may have been written by anybody on the way.

@@ -101,6 +101,69 @@ func TestOriginAllowed(t *testing.T) {
 	}
 }
 
+// TestOwnOriginBehindAPort: a proxy may add the port that browsers leave out, on one side only.
+func TestOwnOriginBehindAPort(t *testing.T) {
+	e, err := NewEdge(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		origin, host string
+		want         bool
+	}{
+		{"https://chat.example", "chat.example:443", true},
+		{"https://Chat.Example", "chat.example:443", true},
+		{"http://chat.example", "CHAT.example:80", true},
+		{"https://chat.example:443", "chat.example", true},
+		{"https://[::1]", "[0:0::1]:443", true},
+		{"https://chat.example:8443", "chat.example:8443", true},
+		{"http://chat.example", "chat.example:443", false},
+		{"https://chat.example", "chat.example:80", false},
+		{"https://chat.example", "chat.example:8443", false},
+		{"https://chat.example.evil.example", "chat.example:443", false},
+		{"https://chat.example", "", false},
+	} {
+		r := httptest.NewRequest("GET", "/v1/ws", nil)
+		r.Host = c.host
+		r.Header.Set("Origin", c.origin)
+		if got := e.OriginAllowed(r); got != c.want {
+			t.Errorf("page of %s, Host: %s: %v", c.origin, c.host, got)
+		}
+	}
+}
+
+// TestSettingsAreInTheFormOfRequests: what is taken can match, and what never could is refused.
+func TestSettingsAreInTheFormOfRequests(t *testing.T) {
+	for given, sent := range map[string]string{
+		"HTTPS://App.Example:443/": "https://app.example", "http://a.example:0080": "http://a.example", "https://a.example:": "https://a.example",
+		"http://[0:0::1]:3000": "http://[::1]:3000", "capacitor://localhost": "capacitor://localhost", "https://xn--bcher-kva.example": "https://xn--bcher-kva.example",
+	} {
+		if got, err := parseOrigin(given); got != sent || err != nil {
+			t.Errorf("%s: %q, %v; browsers send %s", given, got, err, sent)
+		}
+	}
+	for _, never := range []string{
+		"https://bücher.example", "https://a.example:99999", "https://a.example:0", "https://*.a.example", "https://a.example/x", "https://a.example?x", "a.example", "https://", "null", "",
+	} {
+		if got, err := parseOrigin(never); err == nil {
+			t.Errorf("%q is taken as %q", never, got)
+		}
+	}
+	for given, peer := range map[string]string{
+		"::ffff:10.0.0.0/104": "10.1.2.3", "::ffff:10.0.0.1": "10.0.0.1", "10.1.2.3/8": "10.9.9.9", "2001:db8::1": "2001:db8::1",
+	} {
+		p, err := parseNetwork(given)
+		if a, ok := parseAddress(peer); err != nil || !ok || !p.Contains(a) {
+			t.Errorf("%s does not trust %s: %v, %v", given, peer, p, err)
+		}
+	}
+	for _, never := range []string{"fe80::1%eth0", "[::1]", "10.0.0.1:80", "10.0.0.0/33", "proxy", ""} {
+		if p, err := parseNetwork(never); err == nil {
+			t.Errorf("%q is taken as %v", never, p)
+		}
+	}
+}
+
 func TestConfigNamesEveryMistake(t *testing.T) {
 	err := Config{
 		AllowedOrigins: []string{"*", "https://*.example", "app.example", "https://app.example/path", "https://u@app.example"},

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"path"
 	"strings"
 	"time"
 
@@ -121,12 +123,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(start.Add(readTimeout)) // a test's recorder has none
 	_ = ctl.SetWriteDeadline(start.Add(writeTimeout))
-	if !isProbe(pattern) && !h.admit(w, r, pattern) {
+	sw := &statusWriter{ResponseWriter: w}
+	// First of all: without its headers a page can read no answer, not even the one that says when to ask again. A preflight costs less than a
+	// refusal, and its page would take a refused one for a server that is gone.
+	if h.cors(sw, r) {
+		h.metrics.observe(pattern, sw.status, h.Now().Sub(start))
 		return
 	}
-	sw := &statusWriter{ResponseWriter: w}
-	switch preflight := h.cors(sw, r); {
-	case preflight:
+	if !isProbe(pattern) && !h.admit(sw, r, pattern) {
+		return
+	}
+	switch {
+	case !clean(r.URL):
+		// The mux would send the asker on to a path that it encodes twice.
+		writeError(sw, wire.E(wire.NotFound, "there is nothing at this path: it has empty or dot segments"))
 	case pattern == "":
 		noMatch(sw, r, next)
 	default:
@@ -136,6 +146,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		sw.status = statusGone
 	}
 	h.metrics.observe(pattern, sw.status, h.Now().Sub(start))
+}
+
+// clean reports whether a path has the form that http.ServeMux answers, instead of sending the asker on to another one.
+func clean(u *url.URL) bool {
+	p := u.EscapedPath()
+	c := path.Clean(p)
+	return p == c || p == c+"/" && c != "/"
 }
 
 // isProbe exempts health checks: refusing them would get a busy gateway restarted.
@@ -233,7 +250,10 @@ func (h *handler) serve(rt route) http.HandlerFunc {
 			err = rt.public(w, r)
 		} else {
 			var c token.Claims
-			if c, err = h.authenticate(w, r); err == nil {
+			if c, err = h.authenticate(w, r); err == nil && r.Method == http.MethodGet { // the others have no parameters
+				err = checkQuery(r)
+			}
+			if err == nil {
 				err = rt.private(w, r, c)
 			}
 		}

@@ -144,6 +144,14 @@ func TestLogins(t *testing.T) {
 	if w.credentials[0] != want {
 		t.Errorf("the service was asked %+v", w.credentials[0])
 	}
+	// Keyboards of phones add a blank; a name that is registered has none.
+	if r := ask(h, "POST", "/v1/sessions", "", `{"username":" Avi ","password":" p "}`); r.StatusCode != 201 {
+		t.Errorf("a blank after the name: %d %s", r.StatusCode, r.body)
+	}
+	if got := w.credentials[1]; got.Username != "Avi" || got.Password != " p " {
+		t.Errorf("the service was asked %+v", got)
+	}
+	ask(h, "POST", "/v1/users", "", `{"username":"Avi ","password":"pppppppp"}`).wants(t, 400, wire.InvalidUsername)
 	ask(h, "POST", "/v1/sessions/refresh", "", `{"refresh_token":"r1"}`)
 	if w.refreshes[0] != (api.RefreshRequest{RefreshToken: "r1", Address: "192.0.2.1"}) {
 		t.Errorf("the service was asked %+v", w.refreshes[0])
@@ -328,6 +336,95 @@ func TestCORS(t *testing.T) {
 	ask(h, "OPTIONS", "/v1/contacts", "", "").wants(t, 405, wire.InvalidArgument)
 	if r := ask(h, "GET", "/v1/contacts", "Avi", ""); r.Header.Get(allow) != "" {
 		t.Errorf("without Origin: %v", r.Header)
+	}
+}
+
+// TestEveryAnswerIsReadableForPages: whatever goes wrong, on every kind of route, the page of an allowed origin can read why; and its preflights cost nothing.
+func TestEveryAnswerIsReadableForPages(t *testing.T) {
+	w := newWorld()
+	w.engine(nil)
+	h := w.handler(t, Config{AllowedOrigins: []string{"https://app.example"}, Rate: 1, Burst: 14})
+	const origin, engine = "Origin: https://app.example", "/socket.io/?EIO=4&transport=polling"
+	targets := []string{"/v1/contacts", "/v1/sessions", "/nothing", "//v1/contacts", "/", engine, "/log_in", "/readyz"}
+	for range 20 {
+		for _, target := range targets {
+			r := ask(h, "OPTIONS", target, "", "", origin, "Access-Control-Request-Method: POST")
+			if r.StatusCode != 204 || r.Header.Get("Access-Control-Allow-Origin") == "" {
+				t.Fatalf("preflight of %s: %d %v", target, r.StatusCode, r.Header)
+			}
+		}
+	}
+	statuses := map[int]bool{}
+	readable := func(method, target, tok, body string) {
+		t.Helper()
+		r := ask(h, method, target, tok, body, origin)
+		statuses[r.StatusCode] = true
+		if r.Header.Get("Access-Control-Allow-Origin") != "https://app.example" || !strings.Contains(r.Header.Get("Access-Control-Expose-Headers"), "Retry-After") {
+			t.Errorf("%s %s: %d cannot be read: %v", method, target, r.StatusCode, r.Header)
+		}
+	}
+	w.notReady = errors.New("starting")
+	readable("GET", "/readyz", "", "")
+	for _, target := range targets {
+		readable("POST", target, "", strings.Repeat("x", maxBody+1))
+	}
+	readable("GET", "/v1/contacts?%zz", "Avi", "")
+	readable("GET", "/v1/rooms/dana&lisa/messages", "Avi", "")
+	for range 5 { // the rest of the burst
+		readable("GET", engine+"&sid=other.x", "", "")
+	}
+	for _, target := range targets {
+		readable("GET", target, "", "")
+	}
+	for _, status := range []int{400, 403, 404, 405, 413, 429, 503} {
+		if !statuses[status] {
+			t.Errorf("no answer had status %d: %v", status, statuses)
+		}
+	}
+}
+
+// TestNothingIsSentOn: a path that is none is a problem, not HTML about another path that is encoded twice.
+func TestNothingIsSentOn(t *testing.T) {
+	h := newWorld().handler(t, testConfig())
+	for _, target := range []string{"//v1/rooms/Avi%26Lisa/messages", "/v1//contacts", "/v1/./contacts", "/v1/x/../contacts", "/v1/contacts/..", "//"} {
+		r := ask(h, "GET", target, "Avi", "")
+		r.wants(t, 404, wire.NotFound)
+		if r.Header.Get("Location") != "" {
+			t.Errorf("%s: %v", target, r.Header)
+		}
+	}
+}
+
+// TestNoInputIsAFailure: what a client makes up in a path, a query or a body is its own mistake; nothing of it reaches a service, where a database that
+// does not take it would look like one that is away.
+func TestNoInputIsAFailure(t *testing.T) {
+	w := newWorld()
+	h := w.handler(t, testConfig())
+	rubbish := []string{"%00", "a%00b", "%ff", "%ed%a0%80", "%c0%80", "%zz", "%", "a;b=c", strings.Repeat("a", 5000), "%F0%9F%98%80", "%E2%80%AE"}
+	for _, path := range []string{"/v1/contacts?prefix=", "/v1/contacts?after=", "/v1/contacts?limit=", "/v1/conversations?after=", "/v1/conversations?limit=",
+		"/v1/rooms/Avi&Lisa/messages?after=", "/v1/rooms/Avi&Lisa/messages?before=", "/v1/rooms/Avi&Lisa/messages?limit=", "/v1/contacts?nothing="} {
+		for i, bad := range rubbish {
+			if r := ask(h, "GET", path+bad, "Avi", ""); r.StatusCode >= 500 || i < 8 && r.StatusCode != 400 {
+				t.Errorf("%s%.20s: %d %s", path, bad, r.StatusCode, r.body)
+			}
+		}
+	}
+	for _, path := range []string{"/v1/rooms/Avi&%s/messages", "/v1/rooms/%s/messages", "/get_contacts_list/%s"} {
+		for _, bad := range rubbish[:5] {
+			if r := ask(h, "GET", strings.Replace(path, "%s", bad, 1), "Avi", ""); r.StatusCode >= 500 {
+				t.Errorf("%s with %s: %d %s", path, bad, r.StatusCode, r.body)
+			}
+		}
+	}
+	for _, asked := range w.contactReqs {
+		if strings.ContainsAny(asked.Prefix+asked.After, "\x00\xff") {
+			t.Errorf("auth was asked %+v", asked)
+		}
+	}
+	for _, asked := range w.convReqs {
+		if strings.ContainsAny(asked.After, "\x00\xff") {
+			t.Errorf("history was asked %+v", asked)
+		}
 	}
 }
 

@@ -224,10 +224,10 @@ func (h *handler) socketIO(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	sid := q.Get("sid")
 	poll := q.Get("transport") == "polling" && (r.Method == http.MethodGet || r.Method == http.MethodPost)
-	if !(poll && sid != "" && h.Held != nil && h.Held(sid)) && !h.admit(w, r, SocketIORoute) {
+	if h.cors(w, r) { // before the limit: a page cannot read an answer without its headers
 		return
 	}
-	if h.cors(w, r) {
+	if !(poll && sid != "" && h.Held != nil && h.Held(sid)) && !h.admit(w, r, SocketIORoute) {
 		return
 	}
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {

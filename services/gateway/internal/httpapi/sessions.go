@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"strings"
 
 	"parley/pkg/api"
 	"parley/pkg/room"
@@ -20,12 +21,13 @@ type RefreshToken struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
-func (h *handler) credentials(w http.ResponseWriter, r *http.Request) (api.Credentials, error) {
+// credentials reads the body; tidy is applied to the name before it is looked at.
+func (h *handler) credentials(w http.ResponseWriter, r *http.Request, tidy func(string) string) (api.Credentials, error) {
 	var c Credentials
 	if err := readJSON(w, r, &c); err != nil {
 		return api.Credentials{}, err
 	}
-	name, err := room.Name(c.Username)
+	name, err := room.Name(tidy(c.Username))
 	if err != nil {
 		return api.Credentials{}, errName
 	}
@@ -44,7 +46,7 @@ func (h *handler) address(r *http.Request) string {
 }
 
 func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
-	c, err := h.credentials(w, r)
+	c, err := h.credentials(w, r, func(name string) string { return name })
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
-	c, err := h.credentials(w, r)
+	c, err := h.credentials(w, r, strings.TrimSpace) // keyboards of phones add a blank to what they complete
 	if err != nil {
 		return err
 	}
