@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"parley/pkg/accept"
 )
 
 // Config of logs and of the private port.
@@ -65,17 +67,26 @@ type Admin struct {
 	srv *http.Server
 }
 
-// Listen binds addr; nil for "".
-func Listen(addr string, reg prometheus.Gatherer, ready Ready) (*Admin, error) {
+// The private port's limits. They are small, and for an address smaller still: who asks often must not keep the kubelet and Prometheus out.
+const (
+	adminConnections = 128
+	adminPerAddress  = 32
+)
+
+// Listen binds addr; nil for "". It serves what metrics gathers, and registers metrics of its own.
+func Listen(addr string, log *slog.Logger, reg prometheus.Registerer, metrics prometheus.Gatherer, ready Ready) (*Admin, error) {
 	if addr == "" {
 		return nil, nil
 	}
-	ln, err := net.Listen("tcp", addr)
+	ln, err := accept.Listen(addr, accept.Config{
+		Name: "admin", Total: adminConnections, PerAddress: adminPerAddress,
+		Refusal: []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),
+	}, log, reg)
 	if err != nil {
 		return nil, fmt.Errorf("listen for the admin port: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", Healthz)
 	mux.HandleFunc("GET /readyz", Readyz(ready))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -83,7 +94,7 @@ func Listen(addr string, reg prometheus.Gatherer, ready Ready) (*Admin, error) {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return &Admin{ln, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
+	return &Admin{ln, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}}, nil
 }
 
 // Healthz says that the process runs.

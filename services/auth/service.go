@@ -91,7 +91,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if s.store, err = store.Open(cfg.SQL); err != nil {
 		return nil, err
 	}
-	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Registry, s.Ready); err != nil {
+	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Log, deps.Registry, deps.Registry, s.Ready); err != nil {
 		return nil, errors.Join(err, s.store.Close())
 	}
 	if err := s.connect(deps.NATS); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"parley/pkg/accept"
 	"parley/pkg/natsx"
 	"parley/pkg/obs"
 	"parley/services/gateway/internal/directory"
@@ -18,8 +19,8 @@ type Config struct {
 	HTTP        string        `cfg:"http" default:":8080" help:"public address for HTTP and WebSocket"`
 	Drain       time.Duration `cfg:"drain" default:"5s" help:"after SIGTERM, clients are asked to leave at random times within this"`
 	DrainWait   time.Duration `cfg:"drain-wait" default:"0s" help:"after SIGTERM, how long to go on as before while load balancers notice that this gateway is not ready"`
-	Connections int           `cfg:"connections" default:"50000" help:"open connections at most; more are told to try elsewhere"`
-	PerAddress  int           `cfg:"address-connections" default:"1000" help:"open connections of one client address at most"`
+	Connections int           `cfg:"connections" default:"50000" help:"open connections at most, and never more than the process has file descriptors for; more are told to try elsewhere"`
+	PerAddress  int           `cfg:"address-connections" default:"1000" help:"open connections of one client address at most; twice as many, requests included, are accepted"`
 	OutboxBytes int64         `cfg:"outbox-bytes" default:"1048576" help:"what may wait to be written to one connection; more closes it as slow"`
 	OutboxTotal int64         `cfg:"outbox-total-bytes" default:"536870912" help:"what may wait for all connections; beyond it the larger ones are closed as slow"`
 	RPCTimeout  time.Duration `cfg:"rpc-timeout" default:"3s" help:"how long an answer of another service is waited for"`
@@ -31,6 +32,11 @@ type Config struct {
 	Presence  presence.Config
 	NATS      natsx.Config
 	Obs       obs.Config
+}
+
+// sockets are the limits at which connections are closed when they are accepted. Each of Connections may have another one beside it, for requests.
+func (c *Config) sockets(room int) accept.Config {
+	return accept.Config{Name: "public", Total: min(2*c.Connections, room), PerAddress: 2 * c.PerAddress}
 }
 
 // Validate returns every mistake.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley/pkg/accept"
 	"parley/pkg/lifecycle"
 	"parley/pkg/natsx"
 	"parley/pkg/obs"
@@ -47,7 +47,7 @@ type Service struct {
 	cfg       Config
 	log       *slog.Logger
 	storage   func() error
-	ln        net.Listener
+	ln        *accept.Listener
 	srv       *http.Server
 	admin     *obs.Admin
 	bus       *bus.Bus
@@ -70,21 +70,31 @@ type Service struct {
 // request to another gateway it is base64, and has to stay below the 1 MiB of a NATS message.
 const maxPollBody = 720 << 10
 
+// headerTime is how long a connection may say nothing, or be at the headers of a request. It bounds what those cost that never ask for anything.
+const headerTime = 5 * time.Second
+
 // New binds the public and the admin port. It waits for nothing else: Ready tells when the rest is there.
 func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if deps.Storage == nil {
 		deps.Storage = func() error { return nil }
 	}
+	edge, err := httpapi.NewEdge(cfg.API)
+	if err != nil {
+		return nil, err
+	}
+	sockets := cfg.sockets(accept.Room())
+	sockets.Trusted, sockets.Refusal = edge.Trusted, httpapi.Refusal()
+	cfg.Connections = min(cfg.Connections, sockets.Total-sockets.Total/8)
 	s := &Service{cfg: cfg, log: deps.Log, storage: deps.Storage, places: newPlaces(cfg.Connections, cfg.PerAddress)}
 	defer func() {
 		if err != nil {
 			s.closeAll()
 		}
 	}()
-	if s.ln, err = net.Listen("tcp", cfg.HTTP); err != nil {
+	if s.ln, err = accept.Listen(cfg.HTTP, sockets, deps.Log, deps.Registry); err != nil {
 		return nil, fmt.Errorf("listen for clients: %w", err)
 	}
-	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Registry, s.Ready); err != nil {
+	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Log, deps.Registry, deps.Registry, s.Ready); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.Open(cfg.NATS, "parley-gateway", deps.Log, deps.NATS...); err != nil {
@@ -111,10 +121,6 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.directory.OnChange(s.hub.DirectoryChanged)
 	s.directory.OnSight(s.hub.SightChanged)
 
-	edge, err := httpapi.NewEdge(cfg.API)
-	if err != nil {
-		return nil, err
-	}
 	budget := &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}
 	admit := func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) }
 	native := session.NewNative(s.hub, wsconn.Config{Budget: budget}, admit)
@@ -135,7 +141,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	s.srv = &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: handler, ReadHeaderTimeout: headerTime, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(deps.Log.Handler(), slog.LevelDebug),
 	}
 	return s, nil

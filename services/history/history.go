@@ -75,7 +75,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if s.store, err = store.Open(cfg.SQL); err != nil {
 		return nil, err
 	}
-	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Registry, s.Ready); err != nil {
+	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Log, deps.Registry, deps.Registry, s.Ready); err != nil {
 		return nil, err
 	}
 	if s.nc, err = natsx.Connect(cfg.NATS, "history", deps.Log, deps.NATS...); err != nil {

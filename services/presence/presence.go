@@ -43,7 +43,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{log: deps.Log}
-	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Registry, s.Ready); err != nil {
+	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Log, deps.Registry, deps.Registry, s.Ready); err != nil {
 		return nil, err
 	}
 	if s.nc, err = natsx.Connect(cfg.NATS, "presence", deps.Log, deps.NATS...); err != nil {

@@ -20,6 +20,9 @@ type Process struct {
 	done chan struct{} // closed when it has ended
 }
 
+// OpenFiles is a setting of Start that is none of the program's: how many file descriptors it may have.
+const OpenFiles = "open-files"
+
 // Start runs a program with settings on top of an environment that has none of Parley's.
 func Start(t testing.TB, name, program string, settings map[string]string, args ...string) *Process {
 	t.Helper()
@@ -30,6 +33,11 @@ func Start(t testing.TB, name, program string, settings map[string]string, args 
 		}
 	}
 	for k, v := range settings {
+		if k == OpenFiles { // the hard limit as well, or Go raises it again
+			p.cmd.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, v, p.cmd.Path}, args...)
+			p.cmd.Path = "/bin/sh"
+			continue
+		}
 		p.cmd.Env = append(p.cmd.Env, "PARLEY_"+strings.ToUpper(strings.ReplaceAll(k, "-", "_"))+"="+v)
 	}
 	p.cmd.Dir = t.TempDir()

@@ -14,7 +14,13 @@ import (
 	"parley/tests/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(crowdEnv) != "" {
+		crowdMain()
+		return
+	}
+	harness.Main(m)
+}
 
 // TestOneOfEach: SQL, then NATS away, with one gateway and one NATS server.
 func TestOneOfEach(t *testing.T) {

@@ -127,7 +127,7 @@ func newParts(cfg *Config, process *prometheus.Registry, ns *embedded, space *di
 	if p.history, err = history.New(cfg.History, history.Deps{Log: log("history"), Registry: registry(), NATS: inside}); err != nil {
 		return nil, err
 	}
-	p.admin, err = obs.Listen(cfg.Admin, metrics, p.Ready)
+	p.admin, err = obs.Listen(cfg.Admin, p.log, process, metrics, p.Ready)
 	return p, err
 }
 

@@ -37,7 +37,7 @@ func NewEdge(cfg Config) (*Edge, error) {
 // The zero Addr means that the peer has no address (a Unix socket).
 func (e *Edge) ClientAddress(r *http.Request) netip.Addr {
 	client := peer(r)
-	if !e.trusted(client) {
+	if !e.Trusted(client) {
 		return client
 	}
 	lines := r.Header.Values("X-Forwarded-For")
@@ -53,7 +53,7 @@ func (e *Edge) ClientAddress(r *http.Request) netip.Addr {
 			if !ok {
 				return client // the nearest that a trusted proxy vouched for
 			}
-			if client = a; !e.trusted(a) {
+			if client = a; !e.Trusted(a) {
 				return a
 			}
 		}
@@ -94,16 +94,22 @@ func (e *Edge) secure(r *http.Request) bool {
 	if r.TLS != nil {
 		return true
 	}
-	return e.trusted(peer(r)) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+	return e.Trusted(peer(r)) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-func (e *Edge) trusted(a netip.Addr) bool {
+// Trusted reports whether a is a proxy whose word about its clients counts.
+func (e *Edge) Trusted(a netip.Addr) bool {
 	for _, p := range e.proxies {
 		if p.Contains(a) {
 			return true
 		}
 	}
 	return false
+}
+
+// local: something on this machine asks, and not for somebody else as a proxy would.
+func local(r *http.Request) bool {
+	return peer(r).IsLoopback() && len(r.Header.Values("X-Forwarded-For")) == 0
 }
 
 func peer(r *http.Request) netip.Addr {

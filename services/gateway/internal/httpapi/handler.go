@@ -33,6 +33,7 @@ type handler struct {
 	Deps
 	edge    *Edge
 	limiter *limiter
+	probes  *limiter
 	metrics *metrics
 	mux     *http.ServeMux
 	web     *web.Site
@@ -89,6 +90,9 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	if h.limiter, err = newLimiter(cfg.Rate, cfg.Burst, maxAddresses); err != nil {
 		return nil, fmt.Errorf("limit requests: %w", err)
 	}
+	if h.probes, err = newLimiter(probeRate, probeBurst, maxAddresses); err != nil {
+		return nil, fmt.Errorf("limit probes: %w", err)
+	}
 	// The files of the page are not of the protocol, and so not of its documents.
 	routes := append(h.routes(), route{"GET " + web.Prefix, h.page, nil})
 	if h.metrics, err = newMetrics(deps.Registry, routes); err != nil {
@@ -130,7 +134,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.metrics.observe(pattern, sw.status, h.Now().Sub(start))
 		return
 	}
-	if !isProbe(pattern) && !h.admit(sw, r, pattern) {
+	if !h.admit(sw, r, pattern) {
 		return
 	}
 	switch {
@@ -155,12 +159,24 @@ func clean(u *url.URL) bool {
 	return p == c || p == c+"/" && c != "/"
 }
 
-// isProbe exempts health checks: refusing them would get a busy gateway restarted.
+// Health checks have a limit of their own, which is above what any balancer asks: refusing them would get a busy gateway restarted.
+const (
+	probeRate  = 20
+	probeBurst = 100
+)
+
 func isProbe(pattern string) bool { return pattern == "GET /healthz" || pattern == "GET /readyz" }
 
 // admit answers 429 when the client's address asks too often.
 func (h *handler) admit(w http.ResponseWriter, r *http.Request, pattern string) bool {
-	wait := h.limiter.wait(h.edge.ClientAddress(r), h.Now())
+	l := h.limiter
+	if isProbe(pattern) {
+		if local(r) {
+			return true
+		}
+		l = h.probes
+	}
+	wait := l.wait(h.edge.ClientAddress(r), h.Now())
 	if wait == 0 {
 		return true
 	}

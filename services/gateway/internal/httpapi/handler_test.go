@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -229,14 +230,69 @@ func TestRateLimit(t *testing.T) {
 			t.Errorf("Retry-After %q, %d ms", r.Header.Get("Retry-After"), r.problem(t).RetryAfterMS)
 		}
 	}
-	for range 20 { // probes are exempt
-		if r := ask(h, "GET", "/readyz", "", ""); r.StatusCode != 200 {
-			t.Fatal(r.StatusCode)
-		}
+	if r := ask(h, "GET", "/readyz", "", ""); r.StatusCode != 200 { // probes are counted apart
+		t.Fatal(r.StatusCode)
 	}
 	w.now = w.now.Add(500 * time.Millisecond)
 	if r := ask(h, "GET", "/v1/contacts", "Avi", ""); r.StatusCode != 200 {
 		t.Error("no token after half a second")
+	}
+}
+
+// TestProbesHaveALimit: of each address, so that nobody is kept from asking by others; and what asks on this machine has none.
+func TestProbesHaveALimit(t *testing.T) {
+	w := newWorld()
+	h := w.handler(t, Config{Rate: 1, Burst: 1, TrustedProxies: []string{"10.0.0.0/8"}})
+	probe := func(path, peer, forwarded string) int {
+		r := httptest.NewRequest("GET", path, nil)
+		r.RemoteAddr = peer
+		if forwarded != "" {
+			r.Header.Set("X-Forwarded-For", forwarded)
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		return rec.Code
+	}
+	for i := range probeBurst {
+		path := []string{"/healthz", "/readyz"}[i%2]
+		if got := probe(path, "10.0.0.1:1", "192.0.2.7"); got != 200 {
+			t.Fatalf("probe %d: %d", i, got)
+		}
+		if got := probe(path, "127.0.0.1:1", "192.0.2.7"); got != 200 {
+			t.Fatalf("probe %d by an untrusted proxy: %d", i, got)
+		}
+	}
+	for _, c := range []struct {
+		peer, forwarded string
+		want            int
+	}{
+		{"10.0.0.1:1", "192.0.2.7", 429}, {"127.0.0.1:1", "192.0.2.7", 429},
+		{"10.0.0.1:1", "", 200}, {"127.0.0.1:1", "", 200}, {"192.0.2.8:1", "", 200},
+	} {
+		if got := probe("/healthz", c.peer, c.forwarded); got != c.want {
+			t.Errorf("from %s for %q: %d, want %d", c.peer, c.forwarded, got, c.want)
+		}
+	}
+	for range 3 * probeBurst {
+		if got := probe("/healthz", "127.0.0.1:1", ""); got != 200 {
+			t.Fatalf("on this machine: %d", got)
+		}
+	}
+}
+
+// TestRefusal: what a connection over the limits is told can be read, and is a problem as all others.
+func TestRefusal(t *testing.T) {
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(Refusal())), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var p Problem
+	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != 503 || p.Status != 503 || p.Code != wire.Unavailable || resp.Header.Get("Retry-After") != "2" || !resp.Close {
+		t.Errorf("%d %+v %v", resp.StatusCode, p, resp.Header)
 	}
 }
 

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -67,14 +68,27 @@ func writeError(w http.ResponseWriter, err error) {
 		}
 		h.Set("Retry-After", retryAfter(retry))
 	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(problem(e, status, retry)) // the asker may be gone
+}
+
+func problem(e *wire.Error, status int, retry int64) []byte {
 	body, _ := json.Marshal(Problem{ // plain fields
 		Type: problemType + string(e.Code), Title: title(e.Code), Status: status, Detail: e.Message,
 		Code: e.Code, RetryAfterMS: retry,
 	})
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the asker may be gone
+	return append(body, '\n')
+}
+
+// Refusal is the answer, with its headers, to a connection that is closed before its request is read. It is that of a failure that another gateway may
+// not have (503), so that proxies ask one.
+func Refusal() []byte {
+	retry := defaultRetry.Milliseconds()
+	body := problem(wire.E(wire.Unavailable, "there are too many connections here, or of this address; try again later"), http.StatusServiceUnavailable, retry)
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n"+
+		"Retry-After: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", retryAfter(retry), len(body), body)
 }
 
 // retryAfter is the header's value. Whole seconds are all that it knows; early is worse than late.
