@@ -44,7 +44,8 @@ const (
 const (
 	KeysBucket = "parley_keys" // key id → base64url of an Ed25519 public key
 	// RevokedBucket says which tokens are void: "sid.<sid>" those of a login; "user.<token of the name>" → Unix seconds, those that the user was
-	// given up to then; "began.<token of the name>" → Unix milliseconds, those of the user's logins that began up to then.
+	// given up to then; "began.<token of the name>" → Unix milliseconds, those of the user's logins that began up to then;
+	// "disabled.<token of the name>" that the user is locked out, which is why.
 	RevokedBucket = "parley_revoked"
 )
 

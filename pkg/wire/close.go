@@ -1,6 +1,6 @@
 package wire
 
-// Close is one way in which the server ends a connection. This file has all of them.
+// Close is one way in which the server ends a connection. This file has all of them, and none that nothing sends.
 type Close struct {
 	Code      int
 	Reason    string
@@ -10,14 +10,9 @@ type Close struct {
 // The ways a connection ends. 1000 to 1015 are those of RFC 6455, section 7.4.1.
 var (
 	CloseNormal       = Close{1000, "bye", false}
-	CloseGoingAway    = Close{1001, "going away", true}
 	CloseProtocol     = Close{1002, "protocol error", false}
-	CloseUnsupported  = Close{1003, "text frames only", false}
 	CloseNotUTF8      = Close{1007, "not UTF-8", false}
-	CloseOrigin       = Close{1008, "origin not allowed", false}
 	CloseTooLarge     = Close{1009, "frame too large", false}
-	CloseInternal     = Close{1011, "internal error", true}
-	CloseRestart      = Close{1012, "restarting", true}
 	CloseTryLater     = Close{1013, "try again later", true}
 	CloseSlow         = Close{4000, "slow consumer", true}
 	CloseDraining     = Close{4001, "draining", true}
@@ -33,8 +28,8 @@ var (
 
 // Closes lists them all.
 var Closes = []Close{
-	CloseNormal, CloseGoingAway, CloseProtocol, CloseUnsupported, CloseNotUTF8, CloseOrigin, CloseTooLarge, CloseInternal,
-	CloseRestart, CloseTryLater, CloseSlow, CloseDraining, CloseNoPong, CloseRate, CloseTooMany, CloseNoAuth, CloseTokenExpired,
+	CloseNormal, CloseProtocol, CloseNotUTF8, CloseTooLarge,
+	CloseTryLater, CloseSlow, CloseDraining, CloseNoPong, CloseRate, CloseTooMany, CloseNoAuth, CloseTokenExpired,
 	CloseTokenRevoked, CloseUserDisabled, CloseBadFrames,
 }
 

@@ -148,10 +148,10 @@ func (a *Admin) SetDisabled(ctx context.Context, name string, disabled bool) err
 	}
 	a.announce(api.DirectoryEvent{Kind: api.EventRelations, Username: u.Username})
 	if !disabled {
-		return nil
+		return a.buckets.LetIn(ctx, u.Username)
 	}
 	// After SQL, so that no token is given later than the revocation says.
-	return a.buckets.RevokeUser(ctx, u.Username, time.Now())
+	return a.buckets.LockOut(ctx, u.Username, time.Now())
 }
 
 // Erase forgets a user; only the name stays taken for ever. What the user said is history's to erase, before this: it needs the name's

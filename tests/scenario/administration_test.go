@@ -32,12 +32,12 @@ func administration(t *testing.T, e *env) {
 	if status, _ := e.Parley(harness.Password+"\n", "user", "add", strings.ToUpper(name)); status != 4 {
 		t.Errorf("a name that is taken: status %d", status)
 	}
-	gone := func(c *client.Conn) {
+	gone := func(c *client.Conn, want wire.Close) {
 		t.Helper()
 		for range c.Events() { //nolint:revive // until the server closes it
 		}
 		var ce *client.CloseError
-		if !errors.As(c.Err(), &ce) || ce.Code != wire.CloseTokenRevoked.Code && ce.Code != wire.CloseUserDisabled.Code {
+		if !errors.As(c.Err(), &ce) || ce.Code != want.Code {
 			t.Errorf("the connection ended with %v", c.Err())
 		}
 	}
@@ -82,14 +82,14 @@ func administration(t *testing.T, e *env) {
 	}
 
 	must("a better password\n", "passwd", name)
-	gone(conn)
+	gone(conn, wire.CloseTokenRevoked)
 	if a := e.Do(http.MethodPost, e.at(0)+"/v1/sessions", "", map[string]string{"username": name, "password": harness.Password}); a.Status != http.StatusUnauthorized {
 		t.Errorf("the old password gives %d", a.Status)
 	}
 	must(harness.Password+"\n", "passwd", name)
 	conn = e.Login(name).Dial(client.Options{}, e.at(2))
 	must("", "disable", name)
-	gone(conn)
+	gone(conn, wire.CloseUserDisabled)
 	if a := e.Do(http.MethodPost, e.at(0)+"/v1/sessions", "", map[string]string{"username": name, "password": harness.Password}); a.Status != http.StatusForbidden {
 		t.Errorf("a disabled user gets %d", a.Status)
 	}
@@ -104,7 +104,7 @@ func administration(t *testing.T, e *env) {
 	if out := must("", "erase", name, "--yes"); !strings.Contains(out, "emptied: 2") {
 		t.Errorf("erase printed %q", out)
 	}
-	gone(conn)
+	gone(conn, wire.CloseUserDisabled)
 	if out := must("", "list"); strings.Contains(out, name) || !strings.Contains(out, peer.Name) {
 		t.Errorf("the list has\n%s", out)
 	}

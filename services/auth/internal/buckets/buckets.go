@@ -155,4 +155,28 @@ func (b *Buckets) RevokeBegan(ctx context.Context, username string, upTo time.Ti
 	}
 }
 
+// LockOut is RevokeUser for one who was disabled: gateways tell why.
+func (b *Buckets) LockOut(ctx context.Context, username string, now time.Time) error {
+	kv, err := b.js.KeyValue(ctx, api.RevokedBucket)
+	if err != nil {
+		return fmt.Errorf("open the bucket of revocations: %w", err)
+	}
+	if _, err := kv.Put(ctx, "disabled."+subject.Token(username), seconds(now)); err != nil {
+		return fmt.Errorf("lock a user out: %w", err)
+	}
+	return b.RevokeUser(ctx, username, now)
+}
+
+// LetIn takes back why the tokens of the user are void; void they stay.
+func (b *Buckets) LetIn(ctx context.Context, username string) error {
+	kv, err := b.js.KeyValue(ctx, api.RevokedBucket)
+	if err == nil {
+		err = kv.Delete(ctx, "disabled."+subject.Token(username))
+	}
+	if err != nil {
+		return fmt.Errorf("let a user in: %w", err)
+	}
+	return nil
+}
+
 func seconds(t time.Time) []byte { return strconv.AppendInt(nil, t.Unix(), 10) }

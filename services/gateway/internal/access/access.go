@@ -21,8 +21,11 @@ import (
 	"parley/pkg/wire"
 )
 
-// ErrRevoked says that a token was good once: its login was ended or its user locked out.
-var ErrRevoked = errors.New("the token was revoked")
+// A token that was good once: its login was ended, or its user was locked out.
+var (
+	ErrRevoked  = errors.New("the token was revoked")
+	ErrDisabled = errors.New("the user is disabled")
+)
 
 // KV follows a bucket; *bus.Bus does.
 type KV interface {
@@ -50,6 +53,7 @@ type Verifier struct {
 	sids    table[struct{}]          // logins that ended
 	users   table[int64]             // by subject token: Unix seconds up to which all tokens are void
 	began   table[int64]             // by subject token: Unix milliseconds up to which logins that began are void
+	locked  table[struct{}]          // by subject token: users who are disabled
 	watcher func(match func(token.Claims) bool)
 	changed chan struct{} // one token when something was revoked
 
@@ -60,7 +64,7 @@ type Verifier struct {
 func New(kv KV, tell func(context.Context, api.UsedRequest) error, log *slog.Logger, reg prometheus.Registerer) *Verifier {
 	v := &Verifier{
 		kv: kv, log: log, changed: make(chan struct{}, 1),
-		keys: newTable[ed25519.PublicKey](), sids: newTable[struct{}](), users: newTable[int64](), began: newTable[int64](),
+		keys: newTable[ed25519.PublicKey](), sids: newTable[struct{}](), users: newTable[int64](), began: newTable[int64](), locked: newTable[struct{}](),
 		uses:     newUses(tell, log),
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_gateway_tokens_total", Help: "Access tokens by what came of them."}, []string{"outcome"}),
 	}
@@ -86,7 +90,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { v.kv.WatchKV(ctx, api.KeysBucket, v.key, func() { v.read(&v.keys) }) })
 	wg.Go(func() {
-		v.kv.WatchKV(ctx, api.RevokedBucket, v.revocation, func() { v.read(&v.sids, &v.users, &v.began) })
+		v.kv.WatchKV(ctx, api.RevokedBucket, v.revocation, func() { v.read(&v.sids, &v.users, &v.began, &v.locked) })
 	})
 	wg.Go(func() { v.search(ctx) })
 	wg.Go(func() { v.uses.run(ctx) })
@@ -126,6 +130,14 @@ func (v *Verifier) Revoked(c token.Claims) bool {
 	return ok && c.Began.UnixMilli() <= row.value
 }
 
+// Disabled reports whether a user whose tokens are void is locked out.
+func (v *Verifier) Disabled(user string) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	_, ok := v.locked.rows[subject.Token(user)]
+	return ok
+}
+
 func (v *Verifier) key(kid string, value []byte, deleted bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -157,6 +169,10 @@ func (v *Verifier) revocation(key string, value []byte, deleted bool) {
 		v.users.drop(name)
 	case kind == "user":
 		isNew = v.putTime(&v.users, key, name, value, time.Now().Unix())
+	case kind == "disabled" && deleted:
+		v.locked.drop(name)
+	case kind == "disabled":
+		v.locked.put(name, struct{}{})
 	case kind == "began" && deleted:
 		v.began.drop(name)
 	case kind == "began":
@@ -216,29 +232,29 @@ func (v *Verifier) search(ctx context.Context) {
 }
 
 // Outcomes of Verify, as metrics name them.
-var outcomes = []string{"ok", "expired", "invalid", "revoked", "unknown_key", "not_ready"}
+var outcomes = []string{"ok", "expired", "invalid", "revoked", "disabled", "unknown_key", "not_ready"}
 
 // refusal is a *wire.Error for the client, and a cause for errors.Is.
 type refusal struct {
 	outcome string
 	cause   error
 	wire    *wire.Error
-	close   wire.Close
 }
 
 func (r *refusal) Error() string   { return r.cause.Error() }
 func (r *refusal) Unwrap() []error { return []error{r.cause, r.wire} }
 
 var (
-	errNotReady = &refusal{"not_ready", errors.New("keys and revocations have not been read yet"), api.ErrUnavailable, wire.CloseTryLater}
-	errExpired  = &refusal{"expired", token.ErrExpired, wire.E(wire.Unauthenticated, "the token has expired; get a new one"), wire.CloseTokenExpired}
-	errRevoked  = &refusal{"revoked", ErrRevoked, wire.E(wire.Unauthenticated, "the token was revoked; log in again"), wire.CloseTokenRevoked}
-	errInvalid  = &refusal{"invalid", token.ErrInvalid, wire.E(wire.Unauthenticated, "the token is not valid"), wire.CloseNoAuth}
-	errKey      = &refusal{"unknown_key", token.ErrKey, wire.E(wire.Unauthenticated, "the token is not valid"), wire.CloseNoAuth}
+	errNotReady = &refusal{"not_ready", errors.New("keys and revocations have not been read yet"), api.ErrUnavailable}
+	errExpired  = &refusal{"expired", token.ErrExpired, wire.E(wire.Unauthenticated, "the token has expired; get a new one")}
+	errRevoked  = &refusal{"revoked", ErrRevoked, wire.E(wire.Unauthenticated, "the token was revoked; log in again")}
+	errDisabled = &refusal{"disabled", ErrDisabled, wire.E(wire.Unauthenticated, "this account is disabled")}
+	errInvalid  = &refusal{"invalid", token.ErrInvalid, wire.E(wire.Unauthenticated, "the token is not valid")}
+	errKey      = &refusal{"unknown_key", token.ErrKey, wire.E(wire.Unauthenticated, "the token is not valid")}
 )
 
-// Verify checks a token, revocation included. Every error is a *wire.Error for errors.As, and one of token's errors or ErrRevoked
-// for errors.Is; CloseFor says how its connection ends.
+// Verify checks a token, revocation included. Every error is a *wire.Error for errors.As, and one of token's errors ErrRevoked
+// or ErrDisabled for errors.Is.
 func (v *Verifier) Verify(tok string, now time.Time) (token.Claims, error) {
 	c, no := v.verify(tok, now)
 	if no != nil {
@@ -266,18 +282,11 @@ func (v *Verifier) verify(tok string, now time.Time) (token.Claims, *refusal) {
 		return c, errKey
 	case err != nil:
 		return c, errInvalid
+	case v.Revoked(c) && v.Disabled(c.Username):
+		return c, errDisabled
 	case v.Revoked(c):
 		return c, errRevoked
 	}
 	v.uses.note(c)
 	return c, nil
-}
-
-// CloseFor is how a connection ends after an error of Verify.
-func CloseFor(err error) wire.Close {
-	var r *refusal
-	if errors.As(err, &r) {
-		return r.close
-	}
-	return wire.CloseInternal
 }

@@ -255,7 +255,7 @@ func TestCloseFromOutside(t *testing.T) {
 	closed := func(t *testing.T, r *rig, p *program) {
 		t.Helper()
 		p.Close(why)
-		p.Close(wire.CloseInternal) // the first reason counts
+		p.Close(wire.CloseSlow) // the first reason counts
 		if got := enginetest.Wait(t, p.closed); got != why {
 			t.Fatalf("got %v", got)
 		}

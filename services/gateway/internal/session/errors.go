@@ -29,6 +29,8 @@ func closeFor(e *wire.Error, err error) wire.Close {
 		return wire.CloseTryLater
 	case errors.Is(err, token.ErrExpired):
 		return wire.CloseTokenExpired
+	case errors.Is(err, access.ErrDisabled):
+		return wire.CloseUserDisabled
 	case errors.Is(err, access.ErrRevoked):
 		return wire.CloseTokenRevoked
 	}

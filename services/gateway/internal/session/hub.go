@@ -120,6 +120,8 @@ type Verifier interface {
 	Verify(tok string, now time.Time) (token.Claims, error)
 	// Revoked reports whether what Verify once accepted is void now.
 	Revoked(c token.Claims) bool
+	// Disabled reports whether a user whose tokens are void is locked out.
+	Disabled(user string) bool
 }
 
 // Auth tells whether auth can be reached, for tokens that run out meanwhile, and ends logins.
@@ -350,7 +352,11 @@ func (h *Hub) release(user string) {
 func (h *Hub) Revoke(match func(token.Claims) bool) {
 	for _, c := range h.connections() {
 		if s := c.session(); s != nil && match(s.currentClaims()) {
-			c.close(wire.CloseTokenRevoked)
+			why := wire.CloseTokenRevoked
+			if h.Verifier.Disabled(s.user) {
+				why = wire.CloseUserDisabled
+			}
+			c.close(why)
 		}
 	}
 }

@@ -309,7 +309,7 @@ func (n *native) Closed(why wire.Close) {
 	n.hub.remove(n, why)
 	if s := n.session(); s != nil {
 		// The peer's own 1000 is a good-bye as well.
-		s.gone(n.left || why.Code == wire.CloseNormal.Code || why.Code == wire.CloseTokenRevoked.Code)
+		s.gone(n.left || why.Code == wire.CloseNormal.Code || why == wire.CloseTokenRevoked || why == wire.CloseUserDisabled)
 	}
 }
 

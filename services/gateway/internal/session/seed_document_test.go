@@ -148,6 +148,7 @@ func (oneToken) Verify(tok string, _ time.Time) (token.Claims, error) {
 	}
 	return token.Claims{Username: "Lisa", SID: "x", Scope: token.ScopeSeed, Expires: time.Now().Add(time.Hour)}, nil
 }
+func (oneToken) Disabled(string) bool      { return false }
 func (oneToken) Revoked(token.Claims) bool { return false }
 
 // polling is a client that polls. It keeps all events, by name.
