@@ -240,6 +240,7 @@ type Ephemeral struct {
 	Username string `json:"u"`
 	Seq      int64  `json:"q,omitempty"`
 	Session  string `json:"n,omitempty"` // the session that caused it does not get it
+	At       int64  `json:"t,omitempty"` // Unix ms, of what is good for a moment only
 }
 
 // EphemeralHeader marks an Ephemeral.

@@ -3,7 +3,7 @@
 package wire
 
 import (
-	"encoding/json"
+	"errors"
 	"unicode/utf8"
 )
 
@@ -27,7 +27,10 @@ func DecodeFrame(b []byte) (Frame, error) {
 	if err := checkDepth(b); err != nil {
 		return f, err
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
+	if err := Unmarshal(b, &f); err != nil {
+		if e := (*Error)(nil); errors.As(err, &e) {
+			return Frame{}, e
+		}
 		return Frame{}, errNotText
 	}
 	if f.Event == "" {
@@ -45,7 +48,7 @@ func DecodeData(f Frame, v any) error {
 	if len(f.Data) == 0 || string(f.Data) == "null" {
 		return errBadData
 	}
-	if err := json.Unmarshal(f.Data, v); err != nil {
+	if err := into(f.Data, v); err != nil { // the frame was checked as a whole
 		return errBadData
 	}
 	return nil

@@ -77,7 +77,7 @@ func TestDecodeData(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		"", "null", "[]", "1", `"x"`, `{"room":1}`, `{"rooms":"all"}`, `{"rooms":""}`, `{"rooms":1}`, `{"rooms":null}`, `{"rooms":{}}`, `{"rooms":[1]}`,
+		"", "null", "[]", "1", `"x"`, `{"room":1}`, `{"rooms":"all"}`, `{"rooms":""}`, `{"rooms":1}`, `{"rooms":{}}`, `{"rooms":[1]}`,
 		`{"since":{"a&b":"7"}}`, `{"since":{"a&b":1.5}}`, `{"since":{"a&b":9223372036854775808}}`, `{"since":[]}`,
 	} {
 		var got Join

@@ -87,6 +87,9 @@ func (r RoomList) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads "*" or a list of strings.
 func (r *RoomList) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil // absent, as elsewhere
+	}
 	var s string
 	if json.Unmarshal(b, &s) == nil {
 		if s != "*" {

@@ -26,7 +26,7 @@ func FuzzDecodeFrame(f *testing.F) {
 			}
 			// What encoding/json takes as a frame is refused for one of the stated reasons only.
 			var f Frame
-			if utf8.Valid(b) && json.Unmarshal(b, &f) == nil && f.Event != "" && utf8.RuneCountInString(f.ID) <= MaxIDChars && depth(b) <= MaxDepth {
+			if utf8.Valid(b) && json.Valid(b) && Check(b) == nil && json.Unmarshal(exactKeys(b, &f), &f) == nil && f.Event != "" && utf8.RuneCountInString(f.ID) <= MaxIDChars && depth(b) <= MaxDepth {
 				t.Fatalf("refused: %v", err)
 			}
 			return

@@ -33,7 +33,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 		return errTooLong
 	}
 	// "null" and "[]" would leave v as it is.
-	if err != nil || !utf8.Valid(body) || !isObject(body) || json.Unmarshal(body, v) != nil {
+	if err != nil || !utf8.Valid(body) || !isObject(body) || wire.Unmarshal(body, v) != nil {
 		return errBody
 	}
 	return nil

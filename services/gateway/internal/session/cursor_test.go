@@ -177,3 +177,41 @@ func TestReadMarkerWaitsForSQL(t *testing.T) {
 		h.mu.Unlock()
 	}
 }
+
+func TestTypingInTwoRoomsAtOnce(t *testing.T) {
+	w := newWorld(t, nil)
+	s, _ := w.open("Lisa")
+	defer s.gone(true)
+	for _, name := range []string{"Avi&Lisa", "Era&Lisa", "Avi&Lisa", "Lisa&Era"} {
+		if err := s.Typing(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.notices) != 2 {
+		t.Errorf("%d notices, want one a room", len(w.notices))
+	}
+}
+
+func TestTypingThatWaitedTooLongIsNotTold(t *testing.T) {
+	w := newWorld(t, nil)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	_ = s.Join(everyone, "")
+	l.waitCaughtUp(t)
+	for _, ago := range []time.Duration{7 * time.Second, 0} {
+		s.Notify(avisLisa, &api.Ephemeral{Event: wire.EvTyping, Username: "Avi", Session: "other", At: time.Now().Add(-ago).UnixMilli()})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, e := range l.events {
+		if e == wire.EvTyping {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("told %d times, want once", n)
+	}
+}

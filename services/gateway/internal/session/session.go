@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -63,9 +64,9 @@ type Session struct {
 	lastName string
 	lastRoom room.Room
 
-	lastTyping int64 // Unix ms
-	calls      int   // requests of this session under way
-	checking   bool  // auth is asked about an expired token
+	typed    map[room.Room]int64 // when typing was told last, Unix ms, of the last second
+	calls    int                 // requests of this session under way
+	checking bool                // auth is asked about an expired token
 }
 
 type seqKey struct {
@@ -272,7 +273,7 @@ func (s *Session) try(f func(ctx context.Context)) bool {
 // maxCalls bounds the requests to services that one session has under way.
 const maxCalls = 8
 
-// Typing tells the peer that the user types. More than one a second is swallowed: it is a hint.
+// Typing tells the peer that the user types. More than one a second in a room is swallowed: it is a hint.
 func (s *Session) Typing(name string) error {
 	r, err := s.room(name)
 	if err != nil {
@@ -280,16 +281,23 @@ func (s *Session) Typing(name string) error {
 	}
 	now := time.Now().UnixMilli()
 	s.mu.Lock()
-	quiet := now-s.lastTyping < 1000
+	quiet := now-s.typed[r] < 1000
 	if !quiet {
-		s.lastTyping = now
+		maps.DeleteFunc(s.typed, func(_ room.Room, at int64) bool { return now-at >= 1000 })
+		if s.typed == nil {
+			s.typed = map[room.Room]int64{}
+		}
+		s.typed[r] = now
 	}
 	s.mu.Unlock()
 	if !quiet {
-		s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvTyping, Username: s.user, Session: s.name()})
+		s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvTyping, Username: s.user, Session: s.name(), At: now})
 	}
 	return nil
 }
+
+// typingGood is how long a client shows that somebody types.
+const typingGood = 5 * time.Second
 
 // Read moves the read marker.
 func (s *Session) Read(name string, seq int64, re string) error {
@@ -369,6 +377,9 @@ func (s *Session) PresenceUpdate(online []string, offline []api.PresenceChange, 
 func (s *Session) Notify(r room.Room, e *api.Ephemeral) {
 	if e.Session == s.name() || e.Event == wire.EvTyping && e.Username == s.user {
 		return
+	}
+	if e.At > 0 && time.Since(time.UnixMilli(e.At)) > typingGood {
+		return // it waited somewhere, and is over
 	}
 	if e.Username != s.user {
 		// The one gate of all that tells what the other one does: whoever may not see a user's presence learns of no marker either.
