@@ -38,7 +38,7 @@ func (s *Session) History(ctx context.Context, room string, before int64) iter.S
 }
 
 // HistoryAfter goes through room from the message after the one with seq after (0: from the first one) to the last that is stored when the
-// loop gets there, oldest first. Errors are as in History.
+// loop gets there, oldest first. Errors are as in History; wire.Unavailable when the server's history is behind and has no more for now.
 func (s *Session) HistoryAfter(ctx context.Context, room string, after int64) iter.Seq2[wire.Message, error] {
 	return func(yield func(wire.Message, error) bool) {
 		for {
@@ -52,6 +52,10 @@ func (s *Session) HistoryAfter(ctx context.Context, room string, after int64) it
 				if !yield(m, nil) {
 					return
 				}
+			}
+			if page.Behind && len(page.Messages) == 0 {
+				yield(wire.Message{}, wire.E(wire.Unavailable, "the server's history is behind; try again later"))
+				return
 			}
 			if !page.More || len(page.Messages) == 0 {
 				return

@@ -197,6 +197,7 @@ type Conversation struct {
 type ConversationsPage struct {
 	Conversations []Conversation `json:"conversations"`
 	Next          string         `json:"next"`
+	Behind        bool           `json:"behind,omitempty"` // as in MessagesPage
 }
 
 // Conversations lists the user's, the youngest first.
@@ -206,10 +207,12 @@ func (s *Session) Conversations(ctx context.Context, after string, limit int) (C
 	return out, err
 }
 
-// MessagesPage is oldest first; More: there are more in the asked direction.
+// MessagesPage is oldest first; More: there are more in the asked direction. Behind: the server's history is more than a second behind, and
+// the youngest messages may be missing.
 type MessagesPage struct {
 	Messages []wire.Message `json:"messages"`
 	More     bool           `json:"more"`
+	Behind   bool           `json:"behind,omitempty"`
 }
 
 // MessagesQuery says where in a room to read: the messages before a seq, after one (0: from the first on), or,

@@ -276,7 +276,7 @@ export class Session {
   /**
    * The user's conversations, the youngest first.
    * @param {{after?: string, limit?: number} & Abortable} [q]
-   * @returns {Promise<{conversations: Conversation[], next?: string}>}
+   * @returns {Promise<{conversations: Conversation[], next?: string, behind?: true}>}
    */
   conversations({ signal, ...q } = {}) {
     return this._do("GET", "/v1/conversations" + query(q), { signal });
@@ -286,7 +286,8 @@ export class Session {
    * A page of a room, oldest first: before a seq, after one (0: from the first on), or the last ones.
    * @param {string} room
    * @param {{before?: number, after?: number, limit?: number} & Abortable} [q]
-   * @returns {Promise<{messages: Message[], more: boolean}>}
+   * @returns {Promise<{messages: Message[], more: boolean, behind?: true}>} behind: the server's history is more than a second behind, and
+   *   the youngest messages may be missing
    */
   messages(room, { signal, ...q } = {}) {
     return this._do("GET", `/v1/rooms/${encodeURIComponent(room)}/messages` + query(q), { signal });
@@ -294,7 +295,7 @@ export class Session {
 
   /**
    * Walks through a room: from the youngest message to the oldest, or, with `after`, upwards from there. Pages are asked for as
-   * they are needed.
+   * they are needed. Upwards it ends with the ServerError "unavailable" when the server's history is behind and has no more for now.
    * @param {string} room
    * @param {{before?: number, after?: number, limit?: number} & Abortable} [q]
    * @returns {AsyncGenerator<Message, void, undefined>}
@@ -309,6 +310,7 @@ export class Session {
         yield m;
       }
       const last = list.at(-1);
+      if (up && page.behind && !last) throw new ServerError("unavailable", "the server's history is behind; try again later");
       if (!page.more || !last) return;
       if (up) after = last.seq;
       else before = last.seq;

@@ -250,6 +250,10 @@ const EphemeralHeader = "Parley-Ephemeral"
 const MaxPartitions = 64
 
 // ---- history ----
+//
+// SQL is filled behind the streams. A request that reads says what SQL must have before the answer is complete (MinApplied; Seq of ReadRequest), and the
+// service waits for that, for a second at most. Then it says that it is behind (find, whose "none" would be a lie, answers unavailable). RowsRequest
+// and MessagesRequest do not wait: the one is told how far SQL is, the other asks for what was announced.
 
 // Applied is published on applied.<p> after each commit and every second when idle: SQL now has
 // everything of partition P up to To. From is the To of the announcement before, so a hole shows.
@@ -315,12 +319,16 @@ type PageRequest struct {
 	Before int64  `json:"before,omitempty"`
 	After  *int64 `json:"after,omitempty"` // 0 is a valid "from the first on"
 	Limit  int    `json:"limit,omitempty"`
+	// MinApplied is as in CatchUpRequest; of the room's partition, and as far as the page can show it.
+	MinApplied []int64 `json:"min_applied,omitempty"`
 }
 
 // PageResponse is oldest first. More: there are more in the asked direction.
 type PageResponse struct {
 	Messages []StoredMessage `json:"messages"`
 	More     bool            `json:"more"`
+	// Behind: MinApplied was not reached within the service's patience (1 s). The youngest messages may be missing; with After, More is true then.
+	Behind bool `json:"behind,omitempty"`
 }
 
 // ConversationsRequest asks for a user's conversations, the one with the youngest message first.
@@ -328,6 +336,8 @@ type ConversationsRequest struct {
 	Username string `json:"username"`
 	After    string `json:"after,omitempty"`
 	Limit    int    `json:"limit,omitempty"` // default 50, at most 200
+	// MinApplied is as in CatchUpRequest.
+	MinApplied []int64 `json:"min_applied,omitempty"`
 }
 
 // Conversation as one of its two users sees it.
@@ -346,6 +356,8 @@ type Conversation struct {
 type ConversationsPage struct {
 	Conversations []Conversation `json:"conversations"`
 	Next          string         `json:"next,omitempty"`
+	// Behind: MinApplied was not reached within the service's patience (1 s). The youngest messages may be missing.
+	Behind bool `json:"behind,omitempty"`
 }
 
 // FindRequest asks for the message that sender sent with this id into any room. MinApplied is what SQL must have of

@@ -134,7 +134,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	registerEngine(deps.Registry, s.engine)
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
 		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
-		Ready: s.Ready, Storage: deps.Storage, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
+		Ready: s.Ready, Storage: deps.Storage, Position: s.router.Position, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
 		Joined: s.seed.Joined, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
 	})
 	if err != nil {

@@ -76,8 +76,10 @@ type Deps struct {
 	Tokens    Tokens
 	Directory Directory
 
-	Ready     func() error // why this gateway cannot serve now; nil when it can
-	Storage   func() error // why nobody can be registered now; nil when they can
+	Ready   func() error // why this gateway cannot serve now; nil when it can
+	Storage func() error // why nobody can be registered now; nil when they can
+	// Position is, per partition, the seq of the youngest message that this gateway knows to be stored: answers from history are to have it.
+	Position  func() []int64
 	WebSocket http.Handler // of /v1/ws; no route when nil
 	SocketIO  http.Handler // of /socket.io/; no route when nil
 	// Held reports whether a session id of Socket.IO is that of a connection here: its requests are limited by the session.

@@ -201,7 +201,7 @@ func testConfig() Config { return Config{Rate: 50, Burst: 100} }
 func (w *world) deps(reg *prometheus.Registry) Deps {
 	return Deps{
 		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w,
-		Ready: func() error { return w.notReady }, Storage: func() error { return w.full },
+		Ready: func() error { return w.notReady }, Storage: func() error { return w.full }, Position: func() []int64 { return []int64{7, 9} },
 		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.WriteHeader(http.StatusSwitchingProtocols)
 		}),

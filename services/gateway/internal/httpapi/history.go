@@ -14,6 +14,7 @@ import (
 type MessagesPage struct {
 	Messages []wire.Message `json:"messages"`
 	More     bool           `json:"more"` // in the direction that was asked for
+	Behind   bool           `json:"behind,omitempty"`
 }
 
 // Conversation is one row of GET /v1/conversations.
@@ -32,6 +33,7 @@ type Conversation struct {
 type ConversationsPage struct {
 	Conversations []Conversation `json:"conversations"`
 	Next          string         `json:"next,omitempty"`
+	Behind        bool           `json:"behind,omitempty"`
 }
 
 const (
@@ -47,7 +49,7 @@ func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.
 		return err
 	}
 	page, err := h.History.HistoryConversations(r.Context(), api.ConversationsRequest{
-		Username: c.Username, After: r.URL.Query().Get("after"), Limit: limit,
+		Username: c.Username, After: r.URL.Query().Get("after"), Limit: limit, MinApplied: h.Position(),
 	})
 	if err != nil {
 		return err
@@ -57,7 +59,7 @@ func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.
 		peers = append(peers, v.Peer)
 	}
 	unseen := h.Directory.Unseen(r.Context(), c.Username, peers)
-	out := ConversationsPage{Conversations: make([]Conversation, 0, len(page.Conversations)), Next: page.Next}
+	out := ConversationsPage{Conversations: make([]Conversation, 0, len(page.Conversations)), Next: page.Next, Behind: page.Behind}
 	for _, v := range page.Conversations {
 		row := Conversation{Room: v.Room, Peer: v.Peer, Unread: v.Unread, ReadSeq: v.ReadSeq, DeliveredSeq: v.DeliveredSeq}
 		if !unseen[v.Peer] { // the peer's markers tell when it was there
@@ -96,7 +98,7 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 	if pair == (room.Room{}) {
 		return writeJSON(w, http.StatusOK, out)
 	}
-	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit}
+	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit, MinApplied: h.Position()}
 	if hasAfter {
 		req.After = &after
 	}
@@ -104,7 +106,7 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 	if err != nil {
 		return err
 	}
-	out.More = page.More
+	out.More, out.Behind = page.More, page.Behind
 	for i := range page.Messages {
 		out.Messages = append(out.Messages, message(&page.Messages[i]))
 	}

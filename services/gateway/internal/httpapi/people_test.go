@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -176,9 +177,21 @@ func TestMessages(t *testing.T) {
 			t.Errorf("%s: after", q)
 		}
 		got.After, want.After = nil, nil
-		if got != want {
+		want.MinApplied = []int64{7, 9}
+		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: asked for %+v", q, got)
 		}
+	}
+	w.page = api.PageResponse{More: true, Behind: true}
+	if got := strings.TrimSpace(string(ask(h, "GET", "/v1/rooms/Avi&Lisa/messages?after=9", "Avi", "").body)); got != `{"messages":[],"more":true,"behind":true}` {
+		t.Errorf("behind: %s", got)
+	}
+	w.convs = api.ConversationsPage{Behind: true}
+	if got := strings.TrimSpace(string(ask(h, "GET", "/v1/conversations", "Avi", "").body)); got != `{"conversations":[],"behind":true}` {
+		t.Errorf("behind: %s", got)
+	}
+	if got := w.convReqs[len(w.convReqs)-1]; !slices.Equal(got.MinApplied, []int64{7, 9}) {
+		t.Errorf("conversations: asked for %+v", got)
 	}
 	w.fail["page"] = api.ErrUnavailable
 	r := ask(h, "GET", "/v1/rooms/Avi&Lisa/messages", "Avi", "")
@@ -241,7 +254,7 @@ func TestConversations(t *testing.T) {
 	if got := string(ask(h, "GET", "/v1/conversations?after=c1", "Avi", "").body); !strings.Contains(got, `"read_seq":3,"delivered_seq":4,"peer_read_seq":0,"peer_delivered_seq":0}`) {
 		t.Errorf("unseen: %s", got)
 	}
-	if got := w.convReqs[1]; got != (api.ConversationsRequest{Username: "Avi", After: "c1", Limit: 50}) {
+	if got := w.convReqs[1]; !reflect.DeepEqual(got, api.ConversationsRequest{Username: "Avi", After: "c1", Limit: 50, MinApplied: []int64{7, 9}}) {
 		t.Errorf("asked for %+v", got)
 	}
 }

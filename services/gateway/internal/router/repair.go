@@ -55,9 +55,7 @@ func (r *Router) announce(ctx context.Context, wg *sync.WaitGroup, a api.Applied
 func (r *Router) rows(ctx context.Context, wg *sync.WaitGroup, p int, rows []api.Row, to int64) {
 	part := &r.parts[p]
 	// Sessions added from now on read everything up to here from history.
-	if to > part.maxSeen.Load() {
-		part.maxSeen.Store(to)
-	}
+	part.atLeast(to)
 	known := part.checked.Load()
 	var missing []int64
 	for _, row := range rows {

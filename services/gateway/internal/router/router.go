@@ -177,13 +177,29 @@ func (r *Router) Primed() bool { return r.primed.Load() }
 func (r *Router) Partitions() int { return len(r.parts) }
 
 // Position is, per partition, a seq above which nothing had been routed when it was called: a session that was added before
-// gets everything above it live, and reads what lies at or below it from history.
+// gets everything above it live, and reads what lies at or below it from history. Before Prime it is nil.
 func (r *Router) Position() []int64 {
+	if !r.primed.Load() {
+		return nil
+	}
 	v := make([]int64, len(r.parts))
 	for p := range r.parts {
 		v[p] = r.parts[p].maxSeen.Load()
 	}
 	return v
+}
+
+// Stored notes that a message is stored, which some session has heard before its copy came: Position has it from now on.
+func (r *Router) Stored(p int, seq int64) { r.parts[p].atLeast(seq) }
+
+// atLeast moves maxSeen up.
+func (p *partition) atLeast(seq int64) {
+	for {
+		old := p.maxSeen.Load()
+		if seq <= old || p.maxSeen.CompareAndSwap(old, seq) {
+			return
+		}
+	}
 }
 
 // PositionAt is Position of one partition.
@@ -341,9 +357,7 @@ func (r *Router) copy(c bus.Copy) {
 		part.top = place{c.Seq, c.Time}
 	}
 	// Before anybody looks for sessions: who is added after this sees the seq in Position.
-	if c.Seq > part.maxSeen.Load() {
-		part.maxSeen.Store(c.Seq)
-	}
+	part.atLeast(c.Seq)
 	if !part.seen.add(c.Seq) {
 		r.m.twins.Inc()
 		return

@@ -171,6 +171,7 @@ func (s *Session) done(o *outgoing, m *wire.Message, err error) {
 		s.start(next)
 		return
 	}
+	s.hub.Router.Stored(o.pub.P, m.Seq)
 	if !s.wire.Echoes() {
 		// Its copy may still come, and must not be sent as received_message then.
 		s.noteByHand(seqKey{o.pub.P, m.Seq})

@@ -147,7 +147,25 @@ func (s *Server) page(ctx context.Context, req api.PageRequest) (resp api.PageRe
 		return resp, invalid("at most one of before and after, not below 0")
 	}
 	req.Limit = limit(req.Limit)
-	return s.store.Page(ctx, req)
+	// Only what the page can show: older pages are complete however far behind SQL is.
+	p := subject.Partition(room.Room{A: req.A, B: req.B}, s.partitions)
+	want := make([]int64, p+1)
+	if p < len(req.MinApplied) {
+		want[p] = req.MinApplied[p]
+	}
+	if req.Before > 0 {
+		want[p] = min(want[p], req.Before-1)
+	}
+	there, err := s.applied.Wait(ctx, want)
+	if err != nil {
+		return resp, err
+	}
+	if resp, err = s.store.Page(ctx, req); err != nil {
+		return resp, err
+	}
+	resp.Behind = !there
+	resp.More = resp.More || resp.Behind && req.After != nil
+	return resp, nil
 }
 
 func (s *Server) conversations(ctx context.Context, req api.ConversationsRequest) (resp api.ConversationsPage, err error) {
@@ -155,7 +173,13 @@ func (s *Server) conversations(ctx context.Context, req api.ConversationsRequest
 		return resp, invalid("username is missing")
 	}
 	req.Limit = limit(req.Limit)
-	return s.store.Conversations(ctx, req)
+	there, err := s.applied.Wait(ctx, req.MinApplied)
+	if err != nil {
+		return resp, err
+	}
+	resp, err = s.store.Conversations(ctx, req)
+	resp.Behind = !there
+	return resp, err
 }
 
 func (s *Server) find(ctx context.Context, req api.FindRequest) (resp api.FindResponse, err error) {

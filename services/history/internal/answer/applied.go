@@ -9,23 +9,29 @@ import (
 // Patience is how long a request waits for SQL to have what it needs.
 const Patience = time.Second
 
+// maxWaiting bounds the requests that wait, so that those which need not wait find a place among the requests that run at a time (128). The others
+// are told at once that SQL is behind.
+const maxWaiting = 96
+
 // pollEvery is how often SQL is asked for positions while somebody waits: another replica may own the partition.
 const pollEvery = 50 * time.Millisecond
 
 // Applied knows how far SQL is: from this process's own commits, and from SQL when somebody waits for more.
 type Applied struct {
-	read func(context.Context) ([]int64, error)
+	read     func(context.Context) ([]int64, error)
+	patience time.Duration
 
 	mu      sync.Mutex
 	seqs    []int64
 	changed chan struct{} // closed at the next change
 	polled  time.Time
 	polling bool
+	waiting int
 }
 
 // NewApplied takes what reads all positions from SQL.
 func NewApplied(partitions int, read func(context.Context) ([]int64, error)) *Applied {
-	return &Applied{read: read, seqs: make([]int64, partitions), changed: make(chan struct{})}
+	return &Applied{read: read, patience: Patience, seqs: make([]int64, partitions), changed: make(chan struct{})}
 }
 
 // Moved notes a position.
@@ -44,9 +50,22 @@ func (a *Applied) wake() {
 	a.changed = make(chan struct{})
 }
 
-// Wait returns true when SQL has want[p] of every partition, false when it does not within Patience.
+// Wait returns true when SQL has want[p] of every partition, false when it does not within Patience, or too many wait already.
 func (a *Applied) Wait(ctx context.Context, want []int64) (bool, error) {
-	end := time.NewTimer(Patience)
+	a.mu.Lock()
+	there, full := a.has(want), a.waiting >= maxWaiting
+	if there || full {
+		a.mu.Unlock()
+		return there, nil
+	}
+	a.waiting++
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.waiting--
+		a.mu.Unlock()
+	}()
+	end := time.NewTimer(a.patience)
 	defer end.Stop()
 	var poll *time.Ticker
 	for {
