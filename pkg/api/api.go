@@ -178,6 +178,11 @@ type Relations struct {
 	Version int64 `json:"version,omitempty"`
 }
 
+// DirectoryRequest asks for the directory. Since is the Version of an answer before, 0 for none.
+type DirectoryRequest struct {
+	Since int64 `json:"since,omitempty"`
+}
+
 // DirectoryResponse has all names while there are at most Limit of them.
 type DirectoryResponse struct {
 	Mode      Mode     `json:"mode"`
@@ -187,6 +192,9 @@ type DirectoryResponse struct {
 	// Version changes with any change of anybody's relations (contacts, blocks, disabled): while it stays, nobody's need
 	// to be read again. 0: not known.
 	Version int64 `json:"version,omitempty"`
+	// Changed are those whose relations have changed after Since, if ChangedKnown.
+	Changed      []string `json:"changed,omitempty"`
+	ChangedKnown bool     `json:"changed_known,omitempty"`
 }
 
 // PairRequest is the body of put_contact, delete_contact, put_block and delete_block.
@@ -236,7 +244,7 @@ type StoredPayload struct {
 // Ephemeral is the body of what is published on deliver.<a>.<b> without being stored. Such a message has
 // no Nats-Sequence header and has EphemeralHeader.
 type Ephemeral struct {
-	Event    string `json:"e"` // wire.EvTyping, wire.EvRead or wire.EvDelivered
+	Event    string `json:"e"` // wire.EvTyping; older gateways also send markers so
 	Username string `json:"u"`
 	Seq      int64  `json:"q,omitempty"`
 	Session  string `json:"n,omitempty"` // the session that caused it does not get it
@@ -426,14 +434,19 @@ type Confirm struct {
 	A      string `json:"a"`
 	B      string `json:"b"`
 	Seq    int64  `json:"q"`
+	// PeerSeq is the youngest message of the peer among it, of which the two are told; 0: none, as where a session has its own message only.
+	PeerSeq int64 `json:"m,omitempty"`
+	// Session is the one that has confirmed, which is not told of it.
+	Session string `json:"n,omitempty"`
 }
 
 // ReadRequest moves the read marker of User in a room to Seq; it never moves back.
 type ReadRequest struct {
-	User string `json:"user"`
-	A    string `json:"a"`
-	B    string `json:"b"`
-	Seq  int64  `json:"seq"`
+	User    string `json:"user"`
+	A       string `json:"a"`
+	B       string `json:"b"`
+	Seq     int64  `json:"seq"`
+	Session string `json:"session,omitempty"` // the one that has read, which is not told of it
 }
 
 // ReadResponse has the marker as it is now, and whether the request moved it.

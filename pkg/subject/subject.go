@@ -2,8 +2,9 @@
 // that knows how a user name becomes a subject token.
 //
 //	room.<p>.<a>.<b>     stored by stream ROOMS_<p>; only gateways publish here
-//	deliver.<a>.<b>      the server-side republish of the same message, and what is not stored (typing, markers)
+//	deliver.<a>.<b>      the server-side republish of the same message, and what is not stored (typing)
 //	applied.<p>          history: what is now in SQL
+//	marks                history: delivered and read marks that have moved
 //	presence.<s>         presence: changes of shard s
 //	event.directory      auth: registrations, contacts, blocks
 //	gateway.<g>          requests of other gateways to gateway g, and gateway.<g>.give_up for those nobody waits for any more
@@ -24,6 +25,7 @@ const (
 	RoomPrefix      = "room."
 	DeliverPrefix   = "deliver."
 	AppliedPrefix   = "applied."
+	Marks           = "marks"
 	PresencePrefix  = "presence."
 	DirectoryEvents = "event.directory"
 	ServedEvents    = "event.served"

@@ -129,6 +129,24 @@ func listen(t TB) net.Listener {
 	return ln
 }
 
+// Way is a TCP connection's way to a server, which can be cut.
+type Way struct{ l *link }
+
+// NewWay makes a way to backend, HOST:PORT.
+func NewWay(t TB, backend string) *Way {
+	t.Helper()
+	return &Way{newLink(t, 0, 0, backend)}
+}
+
+// Addr is where it begins.
+func (w *Way) Addr() string { return w.l.ln.Addr().String() }
+
+// Cut closes what is connected, and whatever comes from now on.
+func (w *Way) Cut() { w.l.cut() }
+
+// Heal ends a Cut.
+func (w *Way) Heal() { w.l.heal() }
+
 // link is the way on which node from dials node to.
 type link struct {
 	from, to int

@@ -26,6 +26,7 @@ import (
 	"parley/services/gateway/internal/directory"
 	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/httpapi"
+	"parley/services/gateway/internal/marks"
 	"parley/services/gateway/internal/presence"
 	"parley/services/gateway/internal/router"
 	"parley/services/gateway/internal/session"
@@ -57,6 +58,7 @@ type Service struct {
 	confirmer *bus.Confirmer
 	verifier  *access.Verifier
 	directory *directory.Directory
+	marks     *marks.Tracker
 	presence  *presence.Mirror
 	hub       *session.Hub
 	places    *places
@@ -120,6 +122,15 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.verifier.Watch(s.hub.Revoke)
 	s.directory.OnChange(s.hub.DirectoryChanged)
 	s.directory.OnSight(s.hub.SightChanged)
+	s.marks = marks.New(marks.Deps{
+		Bus: s.bus, Ask: rpc.HistoryMarks, Members: s.router, Deaf: s.directory.Look, Log: deps.Log, Registry: deps.Registry,
+	})
+	s.directory.OnListed(func(user, peer string, added bool) {
+		s.hub.Listed(user, peer, added)
+		if added {
+			s.marks.Shown(user, peer) // a session that may not see the other one passes over its marks
+		}
+	})
 
 	budget := &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}
 	admit := func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) }
@@ -190,6 +201,7 @@ func (s *Service) Run(ctx context.Context) error {
 		func(work context.Context) error { return s.confirmer.Run(work) },
 		func(work context.Context) error { return s.verifier.Run(work) },
 		func(work context.Context) error { return s.directory.Run(work) },
+		func(work context.Context) error { return s.marks.Run(work) },
 		func(work context.Context) error { return s.presence.Run(work) },
 		func(work context.Context) error { return s.hub.Run(work) },
 		func(work context.Context) error { return s.engine.Run(work) },

@@ -53,6 +53,7 @@ type Service struct {
 	admin   *obs.Admin
 	ingest  *ingest.Ingest
 	answers *answer.Server
+	marks   *answer.Marks
 
 	streamMetrics streamMetrics
 
@@ -91,7 +92,8 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	applied := answer.NewApplied(cfg.Streams.Partitions, s.store.Positions)
-	if s.answers, err = answer.New(s.store, applied, cfg.Streams.Partitions, deps.Log, deps.Registry); err != nil {
+	s.marks = answer.NewMarks(s.nc.Publish)
+	if s.answers, err = answer.New(s.store, applied, s.marks, cfg.Streams.Partitions, deps.Log, deps.Registry); err != nil {
 		return nil, err
 	}
 	s.ingest = ingest.New(ingest.Config{
@@ -162,10 +164,11 @@ func (s *Service) serve(ctx context.Context) error {
 	s.served, s.trouble = true, nil
 	s.mu.Unlock()
 	s.log.Info("history serves", "partitions", s.cfg.Streams.Partitions)
-	err = lifecycle.Group(ctx, s.ingest.Run, s.watch, s.watchStreams)
+	err = lifecycle.Group(ctx, s.ingest.Run, s.watch, s.watchStreams, s.marks.Run)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	svc.Stop(stop)
+	s.marks.End() // of what the last requests moved, too
 	if s.nc.IsConnected() {
 		_ = s.nc.FlushWithContext(stop) // the last announcements; a gateway that misses one asks
 	}

@@ -25,6 +25,8 @@ type Options struct {
 	Accounts int               // users that are there before a gateway looks, in Stack.Accounts
 	Postgres bool              // a server of the stack's own instead of SQLite
 	Settings map[string]string // of all processes, by flag name
+	// CutNats: each gateway reaches NATS on a way of its own, Gateway.ToNats. With one NATS server.
+	CutNats bool
 	// Restricted: NATS lets every process do only what the chart allows it, each with a user of its own. With one NATS server.
 	Restricted bool
 }
@@ -57,6 +59,8 @@ type Gateway struct {
 	URL   string // http://host:port
 	Admin string // http://host:port
 	nats  string
+
+	ToNats *testx.Way // with Options.CutNats
 }
 
 // Partitions of every stack: more than one, so that what holds within one only shows.
@@ -96,6 +100,10 @@ func New(t testing.TB, o Options) *Stack {
 		g := &Gateway{nats: s.settings["nats-url"]}
 		if s.Cluster != nil {
 			g.nats = s.Cluster.Nodes[i%len(s.Cluster.Nodes)].ClientURL()
+		}
+		if o.CutNats {
+			g.ToNats = testx.NewWay(t, s.Node.Addr().String())
+			g.nats = "nats://" + g.ToNats.Addr()
 		}
 		s.Gateways = append(s.Gateways, g)
 		s.startGateway(i, s.settings["http"])

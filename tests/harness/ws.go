@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -299,6 +300,13 @@ func (c *WS) tail() string {
 		fmt.Fprintf(&b, "\n  %s re=%s %.120s", f.Event, f.Re, f.Data)
 	}
 	return b.String()
+}
+
+// Frames gives every frame so far.
+func (c *WS) Frames() []wire.Frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.frames)
 }
 
 // All gives every frame of an event so far.

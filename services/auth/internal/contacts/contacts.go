@@ -115,10 +115,13 @@ func (s *Service) Relations(ctx context.Context, r api.RelationsRequest) (api.Re
 }
 
 // Directory is all names, while they are few.
-func (s *Service) Directory(ctx context.Context, _ api.Empty) (api.DirectoryResponse, error) {
+func (s *Service) Directory(ctx context.Context, r api.DirectoryRequest) (api.DirectoryResponse, error) {
 	out := api.DirectoryResponse{Mode: s.Mode, Limit: s.Limit}
 	var err error
 	if out.Version, err = s.Store.Version(ctx); err != nil {
+		return out, s.away(err)
+	}
+	if out.Changed, out.ChangedKnown, err = s.Store.Changed(ctx, r.Since, out.Version); err != nil {
 		return out, s.away(err)
 	}
 	list, err := s.Store.First(ctx, s.Limit+1)

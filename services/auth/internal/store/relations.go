@@ -140,10 +140,12 @@ func (s *Store) PutContact(ctx context.Context, user, peer User, now time.Time) 
 			return err
 		}
 		contact, added = true, true
-		return execAll(ctx, tx, []statement{
+		if err := execAll(ctx, tx, []statement{
 			{`UPDATE auth_contacts SET accepted = 1 WHERE user_id = $1 AND peer_id = $2 OR user_id = $2 AND peer_id = $1`, []any{user.ID, peer.ID}},
-			bump,
-		})
+		}); err != nil {
+			return err
+		}
+		return changed(ctx, tx, user.ID, peer.ID)
 	})
 	return contact, added, err
 }
@@ -164,10 +166,12 @@ func deleteContact(ctx context.Context, tx *sql.Tx, user, peer int64) (removed b
 	if removed, err = exists(ctx, tx, `SELECT 1 FROM auth_contacts WHERE user_id = $1 AND peer_id = $2 AND accepted <> 0`, user, peer); err != nil {
 		return false, err
 	}
-	return removed, execAll(ctx, tx, []statement{
+	if err := execAll(ctx, tx, []statement{
 		{`DELETE FROM auth_contacts WHERE user_id = $1 AND peer_id = $2 OR user_id = $2 AND peer_id = $1`, []any{user, peer}},
-		bump,
-	})
+	}); err != nil {
+		return false, err
+	}
+	return removed, changed(ctx, tx, user, peer)
 }
 
 // PutBlock blocks a peer and ends a contact with them. Removed says that they were contacts. ErrFull at the limit.
@@ -196,10 +200,12 @@ func (s *Store) PutBlock(ctx context.Context, user, peer User, now time.Time) (r
 // DeleteBlock takes a block back.
 func (s *Store) DeleteBlock(ctx context.Context, user, peer User) error {
 	return s.db.InTx(ctx, func(tx *sql.Tx) error {
-		return execAll(ctx, tx, []statement{
+		if err := execAll(ctx, tx, []statement{
 			{`DELETE FROM auth_blocks WHERE user_id = $1 AND peer_id = $2`, []any{user.ID, peer.ID}},
-			bump,
-		})
+		}); err != nil {
+			return err
+		}
+		return changed(ctx, tx, user.ID, peer.ID)
 	})
 }
 

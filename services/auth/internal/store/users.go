@@ -129,13 +129,18 @@ func (s *Store) SetDisabled(ctx context.Context, name string, disabled bool, now
 		}
 		u.Disabled = disabled
 		if !disabled { // there are no logins, or the user was not disabled and keeps them
-			return execAll(ctx, tx, []statement{{`UPDATE auth_users SET disabled = 0 WHERE id = $1`, []any{u.ID}}, bump})
+			if err := execAll(ctx, tx, []statement{{`UPDATE auth_users SET disabled = 0 WHERE id = $1`, []any{u.ID}}}); err != nil {
+				return err
+			}
+			return changed(ctx, tx, u.ID)
 		}
-		return execAll(ctx, tx, []statement{
+		if err := execAll(ctx, tx, []statement{
 			{`UPDATE auth_users SET disabled = $2 WHERE id = $1`, []any{u.ID, now.UnixMilli()}},
 			{`DELETE FROM auth_logins WHERE user_id = $1`, []any{u.ID}},
-			bump,
-		})
+		}); err != nil {
+			return err
+		}
+		return changed(ctx, tx, u.ID)
 	})
 	return u, err
 }
@@ -147,13 +152,23 @@ func (s *Store) Erase(ctx context.Context, name string, now time.Time) (User, er
 		if u, err = userByName(ctx, tx, name); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, []statement{
+		if err := execAll(ctx, tx, []statement{
 			{`UPDATE auth_users SET username = folded, password = '', admin = 0, disabled = 0, erased = $2 WHERE id = $1`, []any{u.ID, now.UnixMilli()}},
 			{`DELETE FROM auth_logins WHERE user_id = $1`, []any{u.ID}},
+		}); err != nil {
+			return err
+		}
+		peers, err := related(ctx, tx, u.ID) // no more can come: the user's row is locked
+		if err != nil {
+			return err
+		}
+		if err := execAll(ctx, tx, []statement{
 			{`DELETE FROM auth_contacts WHERE user_id = $1 OR peer_id = $1`, []any{u.ID}},
 			{`DELETE FROM auth_blocks WHERE user_id = $1 OR peer_id = $1`, []any{u.ID}},
-			bump,
-		})
+		}); err != nil {
+			return err
+		}
+		return changed(ctx, tx, append(peers, u.ID)...)
 	})
 	return u, err
 }
@@ -162,9 +177,6 @@ type statement struct {
 	text string
 	args []any
 }
-
-// bump makes everybody who compares versions read relations again.
-var bump = statement{`UPDATE auth_versions SET version = version + 1 WHERE name = 'relations'`, nil}
 
 func execAll(ctx context.Context, tx *sql.Tx, list []statement) error {
 	for _, st := range list {

@@ -19,7 +19,7 @@ type Confirmer struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	pending map[confirmKey]int64
+	pending map[confirmKey]api.Confirm
 	dropped prometheus.Counter
 }
 
@@ -36,23 +36,27 @@ const (
 
 // NewConfirmer takes the request that tells history.
 func NewConfirmer(send func(context.Context, api.ConfirmRequest) error, log *slog.Logger, reg prometheus.Registerer) *Confirmer {
-	c := &Confirmer{send: send, log: log, pending: map[confirmKey]int64{}, dropped: prometheus.NewCounter(prometheus.CounterOpts{
+	c := &Confirmer{send: send, log: log, pending: map[confirmKey]api.Confirm{}, dropped: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "parley_gateway_confirm_dropped_total", Help: "Cursor moves dropped because history was away for too long."})}
 	reg.MustRegister(c.dropped)
 	return c
 }
 
-// Add notes that user (and device, if named) has everything of r up to seq.
-func (c *Confirmer) Add(user, device string, r room.Room, seq int64) {
+// Add notes what a session has confirmed.
+func (c *Confirmer) Add(i api.Confirm) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := confirmKey{user, device, r}
+	k := confirmKey{i.User, i.Device, room.Room{A: i.A, B: i.B}}
 	old, ok := c.pending[k]
 	if !ok && len(c.pending) >= confirmLimit {
 		c.dropped.Inc()
 		return
 	}
-	c.pending[k] = max(old, seq)
+	if i.Seq < old.Seq {
+		i, old = old, i
+	}
+	i.PeerSeq = max(i.PeerSeq, old.PeerSeq)
+	c.pending[k] = i
 }
 
 // Run sends batches until ctx ends, then once more.
@@ -76,8 +80,8 @@ func (c *Confirmer) flush(ctx context.Context) {
 	for ctx.Err() == nil {
 		var req api.ConfirmRequest
 		c.mu.Lock()
-		for k, seq := range c.pending {
-			req.Items = append(req.Items, api.Confirm{User: k.user, Device: k.device, A: k.room.A, B: k.room.B, Seq: seq})
+		for k, i := range c.pending {
+			req.Items = append(req.Items, i)
 			delete(c.pending, k)
 			if len(req.Items) == confirmBatch {
 				break
@@ -90,7 +94,7 @@ func (c *Confirmer) flush(ctx context.Context) {
 		if err := c.send(ctx, req); err != nil {
 			c.log.Debug("cursors wait for history", "error", err)
 			for _, i := range req.Items {
-				c.Add(i.User, i.Device, room.Room{A: i.A, B: i.B}, i.Seq)
+				c.Add(i)
 			}
 			return // the next tick tries again
 		}

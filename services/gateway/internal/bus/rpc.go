@@ -88,9 +88,9 @@ func (r *RPC) AuthRelations(ctx context.Context, req api.RelationsRequest) (api.
 	return call[api.Relations](ctx, r, api.AuthRelations, req)
 }
 
-// AuthDirectory is all names, while they are few.
-func (r *RPC) AuthDirectory(ctx context.Context) (api.DirectoryResponse, error) {
-	return call[api.DirectoryResponse](ctx, r, api.AuthDirectory, api.Empty{})
+// AuthDirectory is all names, while they are few, and who has changed.
+func (r *RPC) AuthDirectory(ctx context.Context, req api.DirectoryRequest) (api.DirectoryResponse, error) {
+	return call[api.DirectoryResponse](ctx, r, api.AuthDirectory, req)
 }
 
 // AuthPutContact asks for, or agrees to, a contact.
@@ -146,6 +146,11 @@ func (r *RPC) HistoryMessages(ctx context.Context, req api.MessagesRequest) (api
 // HistoryConfirm moves delivered cursors.
 func (r *RPC) HistoryConfirm(ctx context.Context, req api.ConfirmRequest) error {
 	return tell(ctx, r, api.HistoryConfirm, req)
+}
+
+// HistoryMarks is the delivered and read marks that moved lately, or those of some rooms.
+func (r *RPC) HistoryMarks(ctx context.Context, req api.MarksRequest) (api.MarksResponse, error) {
+	return call[api.MarksResponse](ctx, r, api.HistoryMarks, req)
 }
 
 // HistoryRead moves a read marker.

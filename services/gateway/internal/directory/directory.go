@@ -29,7 +29,7 @@ import (
 type Client interface {
 	AuthResolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error)
 	AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error)
-	AuthDirectory(ctx context.Context) (api.DirectoryResponse, error)
+	AuthDirectory(ctx context.Context, req api.DirectoryRequest) (api.DirectoryResponse, error)
 }
 
 // Subscriber brings auth's events; *bus.Bus does.
@@ -82,6 +82,7 @@ type Directory struct {
 
 	mode     atomic.Pointer[api.Mode]
 	version  atomic.Int64 // of all relations, as the last look said
+	counted  atomic.Int64 // events about who there is
 	small    atomic.Pointer[list]
 	awayTill atomic.Int64 // Unix ns
 	answered atomic.Int64 // when auth answered last, Unix ns
@@ -100,6 +101,7 @@ type Directory struct {
 	events   chan api.DirectoryEvent
 	again    chan struct{} // one token: look now
 	watchers []func(api.DirectoryEvent)
+	listed   []func(user, peer string, added bool)
 	onSight  []func(user string)
 	wasSmall atomic.Bool
 }
@@ -143,6 +145,10 @@ func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg promet
 // OnChange calls fn for every event of auth, from one goroutine, after this Directory knows the change. Call it before Run.
 func (d *Directory) OnChange(fn func(api.DirectoryEvent)) { d.watchers = append(d.watchers, fn) }
 
+// OnListed calls fn when a peer appears in, or disappears from, a connected user's contacts, other than by a change of who there is at all. Whether
+// an event says so or a look finds it makes no difference. fn must not block. Call it before Run.
+func (d *Directory) OnListed(fn func(user, peer string, added bool)) { d.listed = append(d.listed, fn) }
+
 // OnSight calls fn when whose presence a connected user may see has changed, with "" when that may be so for all of them. fn must not wait
 // for this Directory. Call it before Run.
 func (d *Directory) OnSight(fn func(user string)) { d.onSight = append(d.onSight, fn) }
@@ -181,7 +187,7 @@ func (d *Directory) Run(ctx context.Context) error {
 		return fmt.Errorf("follow the directory: %w", err)
 	}
 	defer unsubscribe()
-	d.sub.OnReconnect(d.look) // events were missed meanwhile
+	d.sub.OnReconnect(d.Look) // events were missed meanwhile
 
 	var wg sync.WaitGroup
 	wg.Go(func() { d.follow(ctx) })
@@ -207,14 +213,18 @@ func (d *Directory) Run(ctx context.Context) error {
 			}
 			stale = stale[n:]
 		case <-timer.C:
-			if err := d.refresh(ctx); err != nil {
+			urgent, rest, err := d.refresh(ctx)
+			if err != nil {
 				if ctx.Err() == nil {
 					d.log.Warn("the directory could not be read; going on with what is known", "error", err)
 				}
 				timer.Reset(d.times.retry)
 				continue
 			}
-			stale = d.outdated()
+			for _, e := range urgent {
+				d.load(e)
+			}
+			stale = rest
 			ticks := max(1, int(d.times.spread/d.times.retry))
 			share = (len(stale) + ticks - 1) / ticks
 			// Gateways that started together must not ask together for ever.
@@ -223,30 +233,56 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
-// look makes Run read the directory now.
-func (d *Directory) look() {
+// Look has the directory read now: events may have been missed.
+func (d *Directory) Look() {
 	select {
 	case d.again <- struct{}{}:
 	default:
 	}
 }
 
-func (d *Directory) refresh(ctx context.Context) error {
+// refresh looks at the directory. Urgent are those whose relations have changed, rest those of whom it is not known.
+func (d *Directory) refresh(ctx context.Context) (urgent, rest []*entry, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d.times.call)
 	defer cancel()
-	r, err := d.client.AuthDirectory(ctx)
+	since, counted := d.version.Load(), d.counted.Load()
+	r, err := d.client.AuthDirectory(ctx, api.DirectoryRequest{Since: since})
 	if err != nil {
-		return fmt.Errorf("ask for the directory: %w", err)
+		return nil, nil, fmt.Errorf("ask for the directory: %w", err)
 	}
 	d.mode.Store(&r.Mode)
 	d.version.Store(r.Version)
+	urgent, rest = d.outdated(since, r)
 	defer d.looked()
-	if r.Total > r.Limit || len(r.Usernames) != r.Total {
+	old := d.small.Load()
+	switch {
+	case r.Total > r.Limit || len(r.Usernames) != r.Total:
 		d.small.Store(nil)
-		return nil
+	case d.counted.Load() != counted: // an event came meanwhile, which this answer may or may not know of
+		d.Look()
+	case d.small.CompareAndSwap(old, newList(r.Usernames, r.Limit)) && old != nil && r.Mode == api.Everyone:
+		d.missed(old, d.small.Load())
 	}
-	d.small.Store(newList(r.Usernames, r.Limit))
-	return nil
+	return urgent, rest, nil
+}
+
+// missed tells of those who came and went without an event that was heard.
+func (d *Directory) missed(old, now *list) {
+	tell := func(kind string, names []string, known map[string]struct{}) {
+		for _, n := range names {
+			if _, ok := known[n]; !ok {
+				d.tell(api.DirectoryEvent{Kind: kind, Username: n})
+			}
+		}
+	}
+	tell(api.EventRegistered, now.names, old.exact)
+	tell(api.EventErased, old.names, now.exact)
+}
+
+func (d *Directory) tell(e api.DirectoryEvent) {
+	for _, fn := range d.watchers {
+		fn(e)
+	}
 }
 
 func newList(names []string, limit int) *list {
@@ -269,7 +305,7 @@ func (d *Directory) event(body []byte) {
 	select {
 	case d.events <- e:
 	default:
-		d.look()
+		d.Look()
 	}
 }
 
@@ -280,41 +316,41 @@ func (d *Directory) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-d.events:
-			d.apply(e)
-			for _, fn := range d.watchers {
-				fn(e)
+			if d.apply(e) {
+				d.tell(e)
 			}
 		}
 	}
 }
 
-func (d *Directory) apply(e api.DirectoryEvent) {
+// apply takes a change in; it reports whether that is news.
+func (d *Directory) apply(e api.DirectoryEvent) (news bool) {
 	defer d.looked()
 	switch e.Kind {
 	case api.EventRegistered:
+		d.counted.Add(1)
 		d.names.Add(e.Username, name{registered: e.Username, at: time.Now()})
 		if l := d.small.Load(); l != nil {
-			if _, ok := l.exact[e.Username]; !ok {
-				next := newList(append(slices.Clone(l.names), e.Username), l.limit)
-				if len(next.names) > next.limit {
-					next = nil
-				}
-				d.small.CompareAndSwap(l, next) // a look meanwhile knows better
+			if _, ok := l.exact[e.Username]; ok {
+				return false // a look was faster
 			}
+			next := newList(append(slices.Clone(l.names), e.Username), l.limit)
+			if len(next.names) > next.limit {
+				next = nil
+			}
+			d.small.CompareAndSwap(l, next) // a look meanwhile knows better
 		}
 	case api.EventErased:
+		d.counted.Add(1)
 		d.forget(e.Username)
 		if l := d.small.Load(); l != nil {
 			d.small.CompareAndSwap(l, newList(slices.DeleteFunc(slices.Clone(l.names), func(n string) bool { return n == e.Username }), l.limit))
 		}
 		d.reload(e.Username)
 	default:
-		for _, u := range []string{e.Username, e.Peer} {
-			if u != "" {
-				d.reload(u)
-			}
-		}
+		d.reloadPair(e)
 	}
+	return true
 }
 
 // available reports whether asking auth has a chance: after a failure nobody waits for it for a moment.

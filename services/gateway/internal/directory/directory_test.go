@@ -31,6 +31,7 @@ type fakeAuth struct {
 	relations map[string]api.Relations
 	away      bool
 	broken    bool          // every second question comes to a replica without SQL
+	changed   []string      // whose relations did; nil: it does not say
 	hang      chan struct{} // while not nil, calls wait for it to be closed
 
 	resolves, loads, looks atomic.Int64
@@ -96,14 +97,14 @@ func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) 
 	return r, nil
 }
 
-func (a *fakeAuth) AuthDirectory(ctx context.Context) (api.DirectoryResponse, error) {
+func (a *fakeAuth) AuthDirectory(ctx context.Context, _ api.DirectoryRequest) (api.DirectoryResponse, error) {
 	defer a.looks.Add(1)
 	if err := a.begin(ctx); err != nil {
 		return api.DirectoryResponse{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := api.DirectoryResponse{Mode: a.mode, Total: len(a.users), Limit: a.limit, Version: a.version}
+	r := api.DirectoryResponse{Mode: a.mode, Total: len(a.users), Limit: a.limit, Version: a.version, Changed: a.changed, ChangedKnown: a.changed != nil}
 	if len(a.users) <= a.limit {
 		r.Usernames = slices.Clone(a.users)
 	}
@@ -405,13 +406,19 @@ func TestRosterAnswersAlike(t *testing.T) {
 	}
 }
 
+// stale are those whose relations are older than the last look.
+func stale(r *rig) []*entry {
+	_, rest := r.outdated(0, api.DirectoryResponse{Version: r.version.Load()})
+	return rest
+}
+
 // Without events, a change is known after a look at the directory; without a change nobody is asked about.
 func TestLostEvents(t *testing.T) {
-	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{}}
+	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{}, version: 1}
 	r := started(t, a, func(ti *times) { ti.refresh = 10 * time.Millisecond })
 	r.Acquire("Avi")
 	r.may("Avi", "Lisa", "Lisa")
-	testx.Eventually(t, "relations are up to date", 5*time.Second, func() bool { return len(r.outdated()) == 0 })
+	testx.Eventually(t, "relations are up to date", 5*time.Second, func() bool { return len(stale(r)) == 0 })
 	loads, looks := a.loads.Load(), a.looks.Load()
 	testx.Eventually(t, "several looks", 5*time.Second, func() bool { return a.looks.Load() > looks+5 })
 	if n := a.loads.Load(); n != loads {
@@ -424,6 +431,54 @@ func TestLostEvents(t *testing.T) {
 	})
 	testx.Eventually(t, "the block counts", 5*time.Second, func() bool { _, err := r.Peer(t.Context(), "Avi", "Lisa"); return err != nil })
 	testx.Eventually(t, "the new user is listed", 5*time.Second, func() bool { l, _ := r.SmallDirectory(); return len(l) == 3 })
+}
+
+// What happened while no event was heard is told as the difference, at once, and only those are asked about whom auth names.
+func TestMissedEventsAreToldAsDifferences(t *testing.T) {
+	for _, mode := range []api.Mode{api.Roster, api.Everyone} {
+		t.Run(string(mode), func(t *testing.T) {
+			a := &fakeAuth{mode: mode, users: []string{"Avi", "Lisa", "Era", "Bea"}, version: 1, relations: map[string]api.Relations{
+				"Avi": {Contacts: []string{"Bea"}, Blocked: []string{"Era"}}, "Bea": {Contacts: []string{"Avi"}},
+			}}
+			told := make(chan string, 100)
+			r := newRig(t, a, nil)
+			r.OnListed(func(user, peer string, added bool) { told <- fmt.Sprint(user, " ", peer, " ", added) })
+			r.OnChange(func(e api.DirectoryEvent) { told <- e.Kind + " " + e.Username })
+			r.run()
+			r.Acquire("Avi")
+			r.Acquire("Bea")
+			testx.Eventually(t, "both are known", 10*time.Second, func() bool { return r.known("Avi") != nil && r.known("Bea") != nil && r.version.Load() == 1 })
+			loads := a.loads.Load()
+			a.set(func() {
+				a.version, a.changed = 2, []string{"Avi", "Lisa", "Era"}
+				a.users = []string{"Avi", "Lisa", "Era", "Mia"}
+				if a.relations["Avi"] = (api.Relations{Contacts: []string{"Lisa"}}); mode == api.Everyone {
+					a.relations["Avi"] = api.Relations{BlockedBy: []string{"Lisa"}}
+				}
+			})
+			a.reconnect()
+			want := []string{"Avi Era true", "Avi Lisa false", "erased Bea", "registered Mia"}
+			if mode == api.Roster {
+				want = []string{"Avi Bea false", "Avi Lisa true"}
+			}
+			var got []string
+			for range want {
+				select {
+				case s := <-told:
+					got = append(got, s)
+				case <-time.After(10 * time.Second):
+					t.Fatalf("told %q, want %q", got, want)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("told %q, want %q", got, want)
+			}
+			if n := a.loads.Load() - loads; n != 1 {
+				t.Errorf("%d users were read again, want the one who is here and has changed", n)
+			}
+		})
+	}
 }
 
 func TestAReconnectLooksAtOnce(t *testing.T) {
@@ -529,7 +584,7 @@ func TestManyUsers(t *testing.T) {
 		}
 	}
 	a.set(func() { a.away = false })
-	testx.Eventually(t, "all relations are known", 20*time.Second, func() bool { return r.Mode() != "" && len(r.outdated()) == 0 })
+	testx.Eventually(t, "all relations are known", 20*time.Second, func() bool { return r.Mode() != "" && len(stale(r)) == 0 })
 	held := 0
 	r.held.Range(func(_, _ any) bool { held++; return true })
 	if held != 1000 {

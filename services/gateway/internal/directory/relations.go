@@ -19,6 +19,7 @@ type entry struct {
 
 	loading sync.Mutex // held by the one who asks auth, so that an old answer never follows a younger one
 	rel     atomic.Pointer[relations]
+	checked atomic.Int64  // version that rel is known to have
 	tried   chan struct{} // closed after the first try, successful or not, since the user connected
 	once    sync.Once
 	done    atomic.Bool // tried is closed
@@ -26,7 +27,6 @@ type entry struct {
 
 // relations are replaced, never changed. Sorted lists take less memory than sets, and there is one a user.
 type relations struct {
-	version  int64
 	mode     api.Mode
 	disabled bool
 	contacts []string
@@ -199,13 +199,7 @@ func (d *Directory) unchecked(user, peer string) error {
 	if d.Mode() != api.Everyone {
 		return api.ErrUnavailable
 	}
-	var rel *relations
-	if e := d.entry(peer); e != nil {
-		rel = e.rel.Load()
-	} else {
-		rel, _ = d.released.Peek(peer)
-	}
-	if rel != nil && contains(rel.blocked, user) {
+	if rel := d.known(peer); rel != nil && contains(rel.blocked, user) {
 		return errForbidden
 	}
 	d.m.unchecked.Inc()
@@ -294,9 +288,11 @@ func (d *Directory) work() {
 // fetch asks auth for the relations of a user; without an answer it is tried again soon.
 func (d *Directory) fetch(e *entry) {
 	changed := false
+	var old, rel *relations
 	defer func() {
 		if changed {
 			d.sightChanged(e.user)
+			d.differ(e.user, old, rel)
 		}
 	}()
 	defer e.finish()
@@ -314,11 +310,15 @@ func (d *Directory) fetch(e *entry) {
 	var we *wire.Error
 	switch {
 	case err == nil:
-		rel := newRelations(r)
+		if rel = newRelations(r); e.done.Load() {
+			old = e.rel.Load() // else its sessions have just come, and ask for themselves
+		}
 		changed = !rel.same(e.rel.Swap(rel))
+		e.checked.Store(r.Version)
 		d.mode.Store(&r.Mode)
 	case errors.As(err, &we) && we.Code == wire.UnknownUser: // erased
-		e.rel.Store(&relations{disabled: true, mode: d.Mode(), version: d.version.Load()})
+		e.rel.Store(&relations{disabled: true, mode: d.Mode()})
+		e.checked.Store(d.version.Load())
 	default:
 		d.mu.Lock()
 		if e.refs > 0 {
@@ -336,7 +336,7 @@ func (e *entry) finish() {
 }
 
 func newRelations(r api.Relations) *relations {
-	rel := &relations{version: r.Version, mode: r.Mode, disabled: r.Disabled, more: r.BlockedByMore, contacts: r.Contacts}
+	rel := &relations{mode: r.Mode, disabled: r.Disabled, more: r.BlockedByMore, contacts: r.Contacts}
 	if r.Mode == api.Roster && rel.contacts == nil {
 		rel.contacts = []string{}
 	}
@@ -379,15 +379,90 @@ func (d *Directory) retryFailed() {
 	}
 }
 
-// outdated are those whose relations may have changed since they were read.
-func (d *Directory) outdated() (list []*entry) {
-	now := d.version.Load()
+// outdated are the connected users whose relations may have changed since they were read: urgent, when the answer to a look that had asked what
+// changed since a version names them; rest, when it does not tell.
+func (d *Directory) outdated(since int64, r api.DirectoryResponse) (urgent, rest []*entry) {
+	changed := make(map[string]struct{}, len(r.Changed))
+	for _, u := range r.Changed {
+		changed[u] = struct{}{}
+	}
 	d.held.Range(func(_, v any) bool {
 		e := v.(*entry) //nolint:forcetypeassert // held has nothing else
-		if rel := e.rel.Load(); rel == nil || rel.version != now || now == 0 {
-			list = append(list, e)
+		had := e.checked.Load()
+		_, named := changed[e.user]
+		switch {
+		case e.rel.Load() != nil && had == r.Version && had != 0:
+		case !r.ChangedKnown || had < since || had > r.Version || e.rel.Load() == nil:
+			rest = append(rest, e)
+		case named:
+			urgent = append(urgent, e)
+		default:
+			e.checked.CompareAndSwap(had, r.Version)
 		}
 		return true
 	})
-	return list
+	return urgent, rest
+}
+
+// differ tells how a user's contacts differ from what they were: in a roster those agreed on, else everybody but those who block one another.
+func (d *Directory) differ(user string, old, now *relations) {
+	if old == nil || old.mode != now.mode || old.disabled || now.disabled {
+		return
+	}
+	tell := func(list, less []string, added bool) {
+		for _, peer := range list {
+			if !contains(less, peer) && (!added || d.exists(peer)) {
+				d.tellListed(user, peer, added)
+			}
+		}
+	}
+	if now.mode == api.Roster {
+		tell(now.contacts, old.contacts, true)
+		tell(old.contacts, now.contacts, false)
+	} else if !old.more && !now.more {
+		tell(old.blocked, now.blocked, true)
+		tell(now.blocked, old.blocked, false)
+	}
+}
+
+// exists reports whether somebody who is no longer blocked has not just been erased, which also ends blocks.
+func (d *Directory) exists(name string) bool {
+	if l := d.small.Load(); l != nil {
+		_, ok := l.exact[name]
+		return ok
+	}
+	ctx, cancel := context.WithTimeout(d.base, d.times.call)
+	defer cancel()
+	_, err := d.Resolve(ctx, name)
+	return err == nil
+}
+
+func (d *Directory) tellListed(user, peer string, added bool) {
+	for _, fn := range d.listed {
+		fn(user, peer, added)
+	}
+}
+
+// reloadPair reads the relations of the two users of an event. Whoever's were not known before has no difference: the event itself counts then.
+func (d *Directory) reloadPair(ev api.DirectoryEvent) {
+	for _, u := range [][2]string{{ev.Username, ev.Peer}, {ev.Peer, ev.Username}} {
+		if u[0] == "" {
+			continue
+		}
+		e := d.entry(u[0])
+		fresh := e != nil && (!e.done.Load() || e.rel.Load() == nil)
+		d.reload(u[0])
+		if fresh && (ev.Kind == api.EventContactAdded || ev.Kind == api.EventContactRemoved) {
+			d.tellListed(u[0], u[1], ev.Kind == api.EventContactAdded)
+		}
+	}
+}
+
+// known are the relations of a user as far as they are known, nil for not at all.
+func (d *Directory) known(user string) *relations {
+	if e := d.entry(user); e != nil {
+		return e.rel.Load()
+	}
+	rel, _ := d.released.Peek(user)
+	return rel
 }

@@ -47,7 +47,9 @@ type world struct {
 	delay     time.Duration // of catch-up answers
 	page      int           // messages an answer holds
 	confirmed map[string]int64
+	confirms  int
 	notices   []api.Ephemeral
+	last      api.Confirm
 	lastSeq   map[room.Room]int64
 	blocked   map[string]bool // user+peer: does not see what the peer does
 }
@@ -171,6 +173,7 @@ func (w *world) confirm(_ context.Context, req api.ConfirmRequest) error {
 	for _, i := range req.Items {
 		k := i.User + " " + i.A + "&" + i.B
 		w.confirmed[k] = max(w.confirmed[k], i.Seq)
+		w.confirms, w.last = w.confirms+1, i
 	}
 	return nil
 }
@@ -670,8 +673,8 @@ func TestCursorMovesOnlyByAnAnswerAndOnlyUpToWhatIsChecked(t *testing.T) {
 	testx.Eventually(t, "history is told", 10*time.Second, func() bool { return confirmed() == 1 })
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.notices) != 1 || w.notices[0].Event != wire.EvDelivered || w.notices[0].Seq != 1 {
-		t.Fatalf("got %+v", w.notices)
+	if w.confirms != 1 || w.last.PeerSeq != 1 || w.last.Session != s.name() {
+		t.Fatalf("%d confirmations, the last one %+v", w.confirms, w.last)
 	}
 }
 

@@ -121,10 +121,7 @@ func (s *Session) Answered(n uint32) {
 	s.probing = nil
 	s.mu.Unlock()
 	for _, w := range list {
-		s.hub.Confirmer.Add(s.user, device, w.room, w.seq)
-		if w.peerSeq > 0 {
-			s.hub.Bus.Notify(w.room, api.Ephemeral{Event: wire.EvDelivered, Username: s.user, Seq: w.peerSeq, Session: s.name()})
-		}
+		s.hub.Confirmer.Add(api.Confirm{User: s.user, Device: device, A: w.room.A, B: w.room.B, Seq: w.seq, PeerSeq: w.peerSeq, Session: s.name()})
 	}
 }
 

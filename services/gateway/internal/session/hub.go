@@ -361,19 +361,27 @@ func (h *Hub) Revoke(match func(token.Claims) bool) {
 	}
 }
 
-// DirectoryChanged tells sessions of a new or a lost contact.
-func (h *Hub) DirectoryChanged(e api.DirectoryEvent) {
-	tell := func(user, peer, event string) {
-		rm, err := room.Of(user, peer)
-		if err != nil {
-			return
-		}
-		for _, m := range h.Router.Members(user) {
-			if s, ok := m.(*Session); ok {
-				s.send(event, wire.Contact{Username: peer, Room: rm.String()}, "")
-			}
+// Listed tells the sessions of a user of a new or a lost contact.
+func (h *Hub) Listed(user, peer string, added bool) {
+	for _, m := range h.Router.Members(user) {
+		if s, ok := m.(*Session); ok {
+			s.listed(peer, added)
 		}
 	}
+}
+
+func (s *Session) listed(peer string, added bool) {
+	event := wire.EvContactRemoved
+	if added {
+		event = wire.EvContactAdded
+	}
+	if rm, err := room.Of(s.user, peer); err == nil {
+		s.send(event, wire.Contact{Username: peer, Room: rm.String()}, "")
+	}
+}
+
+// DirectoryChanged deals with a change of the directory.
+func (h *Hub) DirectoryChanged(e api.DirectoryEvent) {
 	switch e.Kind {
 	case api.EventRelations, api.EventContactAdded, api.EventContactRemoved:
 		// Also where the relations look the same: Sight may not have all of them.
@@ -381,22 +389,14 @@ func (h *Hub) DirectoryChanged(e api.DirectoryEvent) {
 		h.SightChanged(e.Peer)
 	}
 	switch e.Kind {
-	case api.EventContactAdded:
-		tell(e.Username, e.Peer, wire.EvContactAdded)
-		tell(e.Peer, e.Username, wire.EvContactAdded)
-	case api.EventContactRemoved:
-		tell(e.Username, e.Peer, wire.EvContactRemoved)
-		tell(e.Peer, e.Username, wire.EvContactRemoved)
-	case api.EventRegistered:
-		// Everybody's new contact, but only where everybody's presence is sent to everybody as well.
+	case api.EventRegistered, api.EventErased:
+		// Everybody's contact, but only where everybody's presence is sent to everybody as well.
 		if _, small := h.Directory.SmallDirectory(); !small || h.Directory.Mode() != api.Everyone {
 			return
 		}
 		for _, c := range h.connections() {
 			if s := c.session(); s != nil && s.user != e.Username && s.isActive() {
-				if rm, err := room.Of(s.user, e.Username); err == nil {
-					s.send(wire.EvContactAdded, wire.Contact{Username: e.Username, Room: rm.String()}, "")
-				}
+				s.listed(e.Username, e.Kind == api.EventRegistered)
 			}
 		}
 	}

@@ -310,13 +310,10 @@ func (s *Session) Read(name string, seq int64, re string) error {
 	}
 	s.call(re, func(ctx context.Context) {
 		for range readTries {
-			resp, err := s.hub.History.HistoryRead(ctx, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq})
+			resp, err := s.hub.History.HistoryRead(ctx, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq, Session: s.name()})
 			if err != nil {
 				s.sendError(err, re)
 				return
-			}
-			if resp.Moved {
-				s.hub.Bus.Notify(r, api.Ephemeral{Event: wire.EvRead, Username: s.user, Seq: resp.Seq, Session: s.name()})
 			}
 			// What the stream has will be in SQL; a seq that nothing has yet moves the marker as far as there are messages.
 			if !resp.Behind || seq > s.hub.Router.PositionAt(subject.Partition(r, s.hub.Router.Partitions())) {

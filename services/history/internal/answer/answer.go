@@ -39,6 +39,7 @@ type Server struct {
 	applied    *Applied
 	partitions int
 	log        *slog.Logger
+	marks      *Marks
 	failed     prometheus.Counter
 
 	mu     sync.Mutex
@@ -46,8 +47,8 @@ type Server struct {
 }
 
 // New makes a server of partitions' history.
-func New(st *store.Store, applied *Applied, partitions int, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
-	s := &Server{store: st, applied: applied, partitions: partitions, log: log, failed: prometheus.NewCounter(prometheus.CounterOpts{
+func New(st *store.Store, applied *Applied, marks *Marks, partitions int, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
+	s := &Server{store: st, applied: applied, marks: marks, partitions: partitions, log: log, failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "parley_history_request_sql_errors_total", Help: "Requests that were answered with unavailable because of SQL."})}
 	return s, reg.Register(s.failed)
 }
@@ -63,6 +64,7 @@ func (s *Server) Handlers() map[string]natsx.Handler {
 		api.HistoryMessages:      handle(s, s.messages),
 		api.HistoryConfirm:       handle(s, s.confirm),
 		api.HistoryRead:          handle(s, s.read),
+		api.HistoryMarks:         handle(s, s.askMarks),
 	}
 }
 
@@ -234,7 +236,12 @@ func (s *Server) confirm(ctx context.Context, req api.ConfirmRequest) (resp api.
 			return resp, invalid("an item has one of the room's two users and a seq")
 		}
 	}
-	return resp, s.store.Confirm(ctx, req.Items, time.Now())
+	moved, err := s.store.Confirm(ctx, req.Items, time.Now())
+	if err != nil {
+		s.marks.Unsure()
+	}
+	s.marks.Moved(moved...)
+	return resp, err
 }
 
 func (s *Server) read(ctx context.Context, req api.ReadRequest) (resp api.ReadResponse, err error) {
@@ -262,5 +269,25 @@ func (s *Server) read(ctx context.Context, req api.ReadRequest) (resp api.ReadRe
 	}
 	resp, err = s.store.Read(ctx, req)
 	resp.Behind = behind
+	switch {
+	case err != nil:
+		s.marks.Unsure()
+	case resp.Moved:
+		s.marks.Moved(api.Mark{User: req.User, Peer: rm.Peer(req.User), Read: resp.Seq, Session: req.Session})
+	}
 	return resp, err
+}
+
+// longestAge is more than any gateway asks for.
+const longestAge = 7 * 24 * time.Hour
+
+func (s *Server) askMarks(ctx context.Context, req api.MarksRequest) (api.MarksResponse, error) {
+	age := time.Duration(req.AgeMS) * time.Millisecond
+	if len(req.Pairs) > store.MaxPairs || req.AgeMS < 0 || age > longestAge {
+		return api.MarksResponse{}, invalid("at most 1,000 rooms, or an age of at most a week")
+	}
+	if len(req.Pairs) > 0 {
+		return s.store.MarksOf(ctx, req.Pairs)
+	}
+	return s.store.Marks(ctx, age, req.Cont)
 }

@@ -30,13 +30,14 @@ type cursor struct {
 }
 
 // Confirm moves the delivered cursors of users and of devices forward. A seq that is 0 or above the room's last one means the last one; rooms
-// without messages are passed over.
-func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time) error {
+// without messages are passed over. It says which marks moved that are to be told.
+func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time) ([]api.Mark, error) {
 	type key struct {
 		user, device string
 		room         room.Room
 	}
 	want := make(map[key]int64, len(items))
+	by := make(map[key]api.Confirm, len(items)) // with the youngest message of a peer
 	note := func(k key, seq int64) {
 		if old, ok := want[k]; !ok || old != 0 && (seq == 0 || seq > old) {
 			want[k] = seq
@@ -47,7 +48,11 @@ func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time)
 		if !rm.Has(i.User) || i.Seq < 0 {
 			continue
 		}
-		note(key{i.User, "", rm}, i.Seq)
+		k := key{i.User, "", rm}
+		note(k, i.Seq)
+		if i.PeerSeq > by[k].PeerSeq {
+			by[k] = i
+		}
 		if i.Device != "" {
 			note(key{i.User, i.Device, rm}, i.Seq)
 		}
@@ -68,11 +73,8 @@ func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time)
 		moving = append(moving, c)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	if len(moving) == 0 {
-		return nil
+	if err != nil || len(moving) == 0 {
+		return nil, err
 	}
 	// All transactions lock rows in this order.
 	sort.Slice(moving, func(i, j int) bool {
@@ -84,20 +86,31 @@ func (s *Store) Confirm(ctx context.Context, items []api.Confirm, now time.Time)
 	})
 	devices, err := s.unused(ctx, moving, now)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.db.InTx(ctx, func(tx *sql.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sql.Tx) error {
 		if err := s.useDevices(ctx, tx, devices, now); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered)
-			SELECT l.u, l.d, l.peer, l.seq_n FROM `+s.list(1, "l", "u", "d", "peer", "seq_n")+` WHERE true
-			ON CONFLICT (username, device, peer) DO UPDATE SET delivered = excluded.delivered WHERE history_cursors.delivered < excluded.delivered`,
-			toJSON(moving)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered, changed)
+			SELECT l.u, l.d, l.peer, l.seq_n, CASE WHEN l.d = '' THEN `+s.now()+` ELSE 0 END FROM `+s.list(1, "l", "u", "d", "peer", "seq_n")+` WHERE true
+			ON CONFLICT (username, device, peer) DO UPDATE SET delivered = excluded.delivered, changed = excluded.changed
+			WHERE history_cursors.delivered < excluded.delivered`, toJSON(moving)); err != nil {
 			return fmt.Errorf("move cursors: %w", err)
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	var moved []api.Mark
+	for _, c := range moving {
+		rm, err := room.Of(c.User, c.Peer)
+		if i, ok := by[key{c.User, "", rm}]; err == nil && ok && c.Device == "" {
+			moved = append(moved, api.Mark{User: c.User, Peer: c.Peer, Delivered: min(i.PeerSeq, c.Seq), Session: i.Session})
+		}
+	}
+	return moved, nil
 }
 
 // unused are the devices of cursors that are new, or whose use was last noted long ago.
@@ -220,8 +233,8 @@ func (s *Store) Read(ctx context.Context, req api.ReadRequest) (resp api.ReadRes
 	seq := min(req.Seq, last)
 	err = s.db.InTx(ctx, func(tx *sql.Tx) error {
 		if seq > 0 {
-			res, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered, read_seq, read_count) VALUES ($1, '', $2, $3, $3, $4)
-				ON CONFLICT (username, device, peer) DO UPDATE SET read_seq = excluded.read_seq, read_count = excluded.read_count,
+			res, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered, read_seq, read_count, changed) VALUES ($1, '', $2, $3, $3, $4, `+s.now()+`)
+				ON CONFLICT (username, device, peer) DO UPDATE SET read_seq = excluded.read_seq, read_count = excluded.read_count, changed = excluded.changed,
 				delivered = CASE WHEN history_cursors.delivered < excluded.delivered THEN excluded.delivered ELSE history_cursors.delivered END
 				WHERE history_cursors.read_seq < excluded.read_seq`, req.User, peer, seq, total-above)
 			if err != nil {

@@ -135,7 +135,9 @@ func everyRequest(t *testing.T, s *Store, seq int64) {
 	must(s.Rows(ctx, api.RowsRequest{From: 50_000, To: 50_010}))
 	must(s.Messages(ctx, api.MessagesRequest{Seqs: []int64{50_000, 50_001}}))
 	must(s.Read(ctx, api.ReadRequest{User: "u10000", A: "u10000", B: "v50001", Seq: 50_001}))
-	must(nil, s.Confirm(ctx, []api.Confirm{{User: "v50002", Device: "phone", A: "u10000", B: "v50002", Seq: 50_002}}, time.Now()))
+	must(s.Confirm(ctx, []api.Confirm{{User: "v50002", Device: "phone", A: "u10000", B: "v50002", Seq: 50_002}}, time.Now()))
+	must(s.Marks(ctx, time.Minute, ""))
+	must(s.MarksOf(ctx, []api.Pair{{User: "u10000", Peer: "v50001"}}))
 	must(nil, s.UseDevices(ctx, []api.CatchUpItem{{User: "v50002", Device: fmt.Sprint("new", seq)}}, time.Now()))
 	must(s.Commit(ctx, &Batch{P: 0, Owner: "me", Lease: time.Minute, From: seq, To: seq + 1, Complete: true,
 		Messages: []Message{{Seq: seq + 1, Room: room.Room{A: "u10000", B: "v50003"}, ID: fmt.Sprint("x", seq), Content: []byte("c"), SentAt: many}}}))
