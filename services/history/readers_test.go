@@ -47,6 +47,7 @@ var readers = map[string]*reader{
 	}},
 	api.HistoryRows:     nil, // says itself how far SQL is
 	api.HistoryMessages: nil, // asks for what was announced
+	api.HistoryMarks:    nil, // marks are rows of their own, made by requests and not by the stream
 	api.HistoryConfirm:  nil, // reads nothing; gateways confirm what history has announced
 }
 

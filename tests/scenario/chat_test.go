@@ -1,10 +1,14 @@
 package scenario
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/url"
 	"sync"
 	"testing"
 
+	"parley/client"
 	"parley/pkg/wire"
 	"parley/tests/harness"
 )
@@ -63,6 +67,47 @@ func chat(t *testing.T, e *env) {
 	a1.Message("without a join")
 	a1.MustSend(room, "an answer")
 	line.Message("an answer")
+}
+
+// nextPage: history is written behind the stream, and a page waits for what its gateway has accepted or delivered.
+func nextPage(t *testing.T, e *env) {
+	lisa, avi := e.User("lisa"), e.User("avi")
+	room := harness.Room(lisa, avi)
+	l, a := lisa.Joined(e.at(0)), avi.Joined(e.at(1))
+	behind := 0
+	has := func(gateway string, user *harness.User, m wire.Message) {
+		t.Helper()
+		get := func(path string, page any) {
+			t.Helper()
+			answer := e.Do(http.MethodGet, gateway+path, user.Tokens.AccessToken, nil)
+			if err := json.Unmarshal(answer.Body, page); answer.Status != http.StatusOK || err != nil {
+				t.Fatalf("%s: %d %s", path, answer.Status, answer.Body)
+			}
+		}
+		var convs client.ConversationsPage
+		get("/v1/conversations", &convs)
+		var page client.MessagesPage
+		get(fmt.Sprintf("/v1/rooms/%s/messages?after=%d", url.PathEscape(room), m.Seq-1), &page)
+		switch {
+		case convs.Behind || page.Behind:
+			behind++ // it says so
+		case len(page.Messages) == 0 || page.Messages[0].Seq != m.Seq:
+			t.Errorf("seq %d is not in the page after it was accepted: %+v", m.Seq, page)
+		case len(convs.Conversations) == 0 || convs.Conversations[0].LastMessage.Seq < m.Seq:
+			t.Errorf("seq %d is not in the conversations after it was accepted", m.Seq)
+		}
+	}
+	const tries = 30
+	for i := range tries {
+		text := fmt.Sprintf("at once %d", i)
+		m := l.MustSend(room, text)
+		has(e.at(0), lisa, m)
+		a.Message(text)
+		has(e.at(1), avi, m)
+	}
+	if behind > tries {
+		t.Errorf("history was behind %d times", behind)
+	}
 }
 
 // follows checks prev. Whether a message is the first of its room the server need not know at once.

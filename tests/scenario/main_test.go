@@ -43,6 +43,7 @@ var scenarios = []struct {
 	{"joining while a message is published misses nothing", joinRace},
 	{"client ids", clientIDs},
 	{"a message sent again after an unknown outcome", sentAgain},
+	{"what was accepted or delivered is in the next page", nextPage},
 	{"offline for three hundred messages", offline},
 	{"since and resume", resume},
 	{"each device has its own cursor", devices},
