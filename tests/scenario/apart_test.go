@@ -23,10 +23,17 @@ func apart(t *testing.T, e *env) {
 	if a := e.Do(http.MethodPut, e.at(0)+"/v1/blocks/"+avi.Name, lisa.Tokens.AccessToken, nil); a.Status != http.StatusNoContent {
 		t.Fatalf("blocking: %d %s", a.Status, a.Body)
 	}
-	testx.Eventually(t, "Avi may not write any more", 20*time.Second, func() bool {
-		return l.Answer(l.Say(wire.EvTyping, wire.Marker{Room: la})).Event == wire.EvError
-	})
 	a := avi.Connect(e.at(1))
+	// A gateway learns of a block for one after the other.
+	testx.Eventually(t, "neither may write any more", 20*time.Second, func() bool {
+		refused := 0
+		for _, c := range []*harness.WS{l, a} {
+			if c.Answer(c.Say(wire.EvTyping, wire.Marker{Room: la})).Event == wire.EvError {
+				refused++
+			}
+		}
+		return refused == 2
+	})
 	ack := harness.Data[wire.Ack](t, a.Answer(a.Say(wire.EvJoin, map[string]any{"rooms": []string{la, others, lm, "rubbish"}})))
 	slices.SortFunc(ack.Refused, func(x, y wire.Refusal) int { return len(x.Room) - len(y.Room) })
 	if !slices.Equal(ack.Joined, []string{la, others}) || !slices.Equal(ack.Refused, []wire.Refusal{{Room: "rubbish", Code: wire.InvalidArgument}, {Room: lm, Code: wire.Forbidden}}) {
