@@ -73,9 +73,9 @@ func TestRefreshReuseAfterTheAccessTokenWasUsed(t *testing.T) {
 		r.register("Avi")
 		first := r.login("Avi")
 		r.used(first) // nothing came before it
-		second := r.refresh(first.RefreshToken)
+		r.refresh(first.RefreshToken)
 		r.used(first)
-		second = r.refresh(first.RefreshToken)
+		second := r.refresh(first.RefreshToken)
 		r.used(second)
 		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: first.RefreshToken})
 		if !r.revoked("sid." + r.verify(second.AccessToken).SID) {
