@@ -61,7 +61,6 @@ type Service struct {
 	marks     *marks.Tracker
 	presence  *presence.Mirror
 	hub       *session.Hub
-	places    *places
 	engine    *engineio.Server
 	seed      *session.Seed
 	node      string // the name by which other gateways ask this one
@@ -87,7 +86,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	sockets := cfg.sockets(accept.Room())
 	sockets.Trusted, sockets.Refusal = edge.Trusted, httpapi.Refusal()
 	cfg.Connections = min(cfg.Connections, sockets.Total-sockets.Total/8)
-	s := &Service{cfg: cfg, log: deps.Log, storage: deps.Storage, places: newPlaces(cfg.Connections, cfg.PerAddress)}
+	s := &Service{cfg: cfg, log: deps.Log, storage: deps.Storage}
 	defer func() {
 		if err != nil {
 			s.closeAll()
@@ -118,6 +117,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.hub = session.NewHub(cfg.Session, session.Deps{
 		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(rpc.HistoryCatchUp),
 		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc,
+		Places: session.Places{Total: cfg.Connections, PerAddress: cfg.PerAddress, Address: edge.ClientAddress},
 	})
 	s.verifier.Watch(s.hub.Revoke)
 	s.directory.OnChange(s.hub.DirectoryChanged)
@@ -133,9 +133,8 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	})
 
 	budget := &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}
-	admit := func(r *http.Request) (func(), error) { return s.places.take(edge.ClientAddress(r)) }
-	native := session.NewNative(s.hub, wsconn.Config{Budget: budget}, admit)
-	s.seed = session.NewSeed(s.hub, cfg.Seed, admit)
+	native := session.NewNative(s.hub, wsconn.Config{Budget: budget})
+	s.seed = session.NewSeed(s.hub, cfg.Seed)
 	s.node = rand.Text()[:12]
 	s.engine = engineio.New(engineio.Config{
 		PingInterval: cfg.Seed.PingInterval, PingTimeout: cfg.Seed.PingTimeout, MaxPayload: cfg.Session.FrameBytes, MaxBody: maxPollBody,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/pkg/wire"
@@ -33,6 +34,8 @@ type Conn struct {
 	sid     string
 	cookie  string // of a polling session
 	handler Handler
+
+	heard atomic.Int64 // Unix seconds of the last sign of life
 
 	recv  sync.Mutex
 	limit wsconn.Bucket // of packets; under recv
@@ -64,7 +67,16 @@ type polling struct {
 	farewell  int64 // Unix ns: closed by the client, a poll until then ends in an orderly way
 }
 
-func newConn(s *Server, sid string) *Conn { return &Conn{srv: s, sid: sid} }
+func newConn(s *Server, sid string) *Conn {
+	c := &Conn{srv: s, sid: sid}
+	c.touch()
+	return c
+}
+
+func (c *Conn) touch() { c.heard.Store(time.Now().Unix()) }
+
+// LastReceived is when the client gave its last sign of life, a packet or a poll, in Unix seconds.
+func (c *Conn) LastReceived() int64 { return c.heard.Load() }
 
 // SID is the session id.
 func (c *Conn) SID() string { return c.sid }
@@ -330,6 +342,7 @@ func (c *Conn) allowed(cookie string) bool {
 
 // poll answers a GET.
 func (c *Conn) poll(ctx context.Context) ([]byte, *failure) {
+	c.touch()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := time.Now().UnixNano(); !c.srv.paused(now) {
@@ -450,6 +463,7 @@ func (c *Conn) post(body []byte) ([]byte, *failure) {
 
 // packet handles one packet, whatever brought it; false when it was the last one.
 func (c *Conn) packet(p packet) bool {
+	c.touch()
 	c.recv.Lock()
 	defer c.recv.Unlock()
 	c.mu.Lock()

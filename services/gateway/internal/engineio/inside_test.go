@@ -154,6 +154,26 @@ func TestAPauseOfTheProcessEndsNoConnection(t *testing.T) {
 	}
 }
 
+// While a machine is suspended, Linux' monotonic clock stands still and the one on the wall goes on, which the heartbeats go by.
+func TestASuspendedMachineEndsNoConnection(t *testing.T) {
+	s, c := polled()
+	now := time.Now()
+	s.look(now, nil)
+	c.Ping()
+	now = now.Round(0).Add(time.Hour) // by the wall only
+	s.look(now, nil)
+	if s.Len() != 1 {
+		t.Fatal("ended although nothing could be read for an hour")
+	}
+	for range int((s.cfg.PingTimeout + time.Second) / s.every()) {
+		now = now.Add(s.every())
+		s.look(now, nil)
+	}
+	if s.Len() != 0 {
+		t.Fatal("still there, though it could have answered since")
+	}
+}
+
 func TestAPollIsTooLateByTheProtocolsClockNotByOurs(t *testing.T) {
 	_, c := polled()
 	c.Ping()

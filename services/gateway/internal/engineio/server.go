@@ -78,10 +78,9 @@ func New(cfg Config, accept Accept) *Server {
 
 // Run sends heartbeats and ends who does not answer them, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	every := s.every()
-	t := time.NewTicker(every)
+	t := time.NewTicker(s.every())
 	defer t.Stop()
-	last := time.Now()
+	s.round.Store(time.Now().UnixNano())
 	var list []*Conn // reused
 	for {
 		select {
@@ -89,19 +88,23 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
-		now := time.Now()
-		pause := now.Sub(last) - every
-		if pause < every {
-			pause = 0 // as usual
-		}
-		last = now
-		s.round.Store(now.UnixNano())
-		list = s.list(list[:0])
-		for i, c := range list {
-			c.beat(now, pause)
-			list[i] = nil
-		}
+		list = s.look(time.Now(), list)
 	}
+}
+
+// look looks at every connection; list is memory to be used again. The clock on the wall measures a pause, as it does the heartbeats: Linux'
+// monotonic clock stands still while a machine is suspended.
+func (s *Server) look(now time.Time, list []*Conn) []*Conn {
+	pause := time.Duration(now.UnixNano()-s.round.Swap(now.UnixNano())) - s.every()
+	if pause < s.every() {
+		pause = 0 // as usual
+	}
+	list = s.list(list[:0])
+	for i, c := range list {
+		c.beat(now, pause)
+		list[i] = nil
+	}
+	return list
 }
 
 // every is how often Run looks at the connections.

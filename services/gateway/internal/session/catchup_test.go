@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +70,7 @@ func newWorld(t *testing.T, cfg func(*Config)) *world {
 	w.hub = NewHub(c, Deps{
 		Log: testx.Logger(t), Registry: reg, Router: w.router, CatchUps: bus.NewCatchUps(w.catchUp),
 		Confirmer: bus.NewConfirmer(w.confirm, testx.Logger(t), reg), Bus: w, Directory: w, Presence: w, Auth: w, History: pages{w: w},
+		Places: Places{Total: 1000, PerAddress: 1000, Address: func(*http.Request) netip.Addr { return netip.Addr{} }},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
@@ -383,7 +386,7 @@ func (l *wireLog) Wait(context.Context) error { return nil }
 func (w *world) open(user string) (*Session, *wireLog) {
 	w.t.Helper()
 	l := newWireLog()
-	s, err := w.hub.open(l, token.Claims{Username: user, SID: "x", Expires: time.Now().Add(time.Hour)})
+	s, err := w.hub.open(l, token.Claims{Username: user, SID: "x", Expires: time.Now().Add(time.Hour)}, false)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func (s *Session) tick(now time.Time) {
 	}
 	beat := int64(h.cfg.Heartbeat / time.Second)
 	own := !s.wire.Beats() // whether the heartbeat is ours to send
-	if own && now.Unix()-s.wire.LastReceived() > 2*beat {
+	if own && h.silence(now, time.Unix(s.wire.LastReceived(), 0)) > 2*h.cfg.Heartbeat {
 		s.mu.Unlock()
 		s.wire.Close(wire.CloseNoPong)
 		return

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,7 +76,7 @@ type Wire interface {
 	Probe(n uint32)
 	// Beats reports that the wire has heartbeats of its own, and ends by itself when the peer is gone.
 	Beats() bool
-	// LastReceived is the last sign of life, in Unix seconds; asked of a wire that does not beat.
+	// LastReceived is the last sign of life, in Unix seconds.
 	LastReceived() int64
 	Close(why wire.Close)
 	// JoinSent is called, where Session.join may be, before a message to r is sent: sending to a room joins it.
@@ -150,6 +153,7 @@ type Deps struct {
 	Presence  Presence
 	Verifier  Verifier
 	Auth      Auth
+	Places    Places
 }
 
 // Hub holds all sessions of a gateway.
@@ -157,12 +161,18 @@ type Hub struct {
 	cfg Config
 	Deps
 
-	mu       sync.Mutex
-	tickers  map[ticker]struct{}
-	accounts map[string]*account
-	lookers  map[*Session]struct{} // who watches presence without having joined
-	draining bool
-	wg       sync.WaitGroup // goroutines of sessions
+	mu        sync.Mutex
+	tickers   map[ticker]netip.Addr // and whose place each has
+	byAddress map[netip.Addr]int
+	accounts  map[string]*account
+	doubts    map[limit]*doubt      // who fills a limit that was reached (room.go)
+	waiting   map[Wire]bool         // for room among their user's connections
+	lookers   map[*Session]struct{} // who watches presence without having joined
+	draining  bool
+	wg        sync.WaitGroup // goroutines of sessions
+
+	looked time.Time    // the last look at the connections; Run only
+	awake  atomic.Int64 // Unix seconds: since when the process runs without a pause, 0 for always
 
 	presenceFrames presenceCache
 	m              metrics
@@ -174,6 +184,8 @@ type ticker interface {
 	goAway(in time.Duration)
 	close(why wire.Close)
 	session() *Session // nil before authentication
+	LastReceived() int64
+	ask() // for a sign of life
 }
 
 // account is what the sessions of one user on this gateway share.
@@ -228,7 +240,8 @@ func NewHub(cfg Config, deps Deps) *Hub {
 		deps.Registry.MustRegister(c)
 		return c
 	}
-	h := &Hub{cfg: cfg, Deps: deps, tickers: map[ticker]struct{}{}, accounts: map[string]*account{}, lookers: map[*Session]struct{}{}}
+	h := &Hub{cfg: cfg, Deps: deps, tickers: map[ticker]netip.Addr{}, byAddress: map[netip.Addr]int{}, accounts: map[string]*account{},
+		doubts: map[limit]*doubt{}, waiting: map[Wire]bool{}, lookers: map[*Session]struct{}{}}
 	h.m = metrics{
 		connections: gauge("connections", "Open connections."),
 		sessions:    gauge("sessions", "Authenticated sessions."),
@@ -253,6 +266,10 @@ func NewHub(cfg Config, deps Deps) *Hub {
 // tickEvery is between two looks at a connection.
 const tickEvery = time.Second
 
+// pausedAfter is between two looks when nothing can have run here: the process was stopped, its machine slept or was moved. What clients sent
+// meanwhile lies unread.
+const pausedAfter = 5 * tickEvery
+
 // Run looks at every connection once a second until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
 	t := time.NewTicker(tickEvery)
@@ -260,13 +277,34 @@ func (h *Hub) Run(ctx context.Context) error {
 	for {
 		select {
 		case now := <-t.C:
-			for _, c := range h.connections() {
-				c.tick(now)
-			}
+			h.look(now)
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// look looks at every connection. The clock on the wall measures a pause: Linux' monotonic clock stands still while a machine is suspended.
+func (h *Hub) look(now time.Time) {
+	now = now.Round(0) // without the monotonic reading
+	if !h.looked.IsZero() && now.Sub(h.looked) > pausedAfter {
+		h.Log.Warn("nothing ran here for a while; every client is given time to be heard", "pause", now.Sub(h.looked))
+		h.awake.Store(now.Unix())
+	}
+	h.looked = now
+	all := h.connections()
+	for _, c := range all {
+		c.tick(now)
+	}
+	h.makeRoom(all, now)
+}
+
+// silence is for how long a client that was last heard at a moment could have been heard since, and was not: pauses of this process are none of its.
+func (h *Hub) silence(now, heard time.Time) time.Duration {
+	if awake := time.Unix(h.awake.Load(), 0); heard.Before(awake) {
+		heard = awake
+	}
+	return now.Round(0).Sub(heard.Round(0))
 }
 
 func (h *Hub) connections() []ticker {
@@ -279,8 +317,13 @@ func (h *Hub) connections() []ticker {
 	return out
 }
 
+var (
+	errFull    = wire.E(wire.TooManyConnections, "this gateway is full; try again, which may reach another one")
+	errAddress = wire.E(wire.TooManyConnections, "too many connections from this address")
+)
+
 // add takes a connection, or says why not and how to end it.
-func (h *Hub) add(c ticker) (why wire.Close, err error) {
+func (h *Hub) add(c ticker, r *http.Request) (why wire.Close, err error) {
 	// Before the router knows the streams, a session could neither send nor resume.
 	if !h.Router.Primed() {
 		return wire.CloseTryLater, errStarting
@@ -290,7 +333,17 @@ func (h *Hub) add(c ticker) (why wire.Close, err error) {
 	if h.draining {
 		return wire.CloseDraining, errDraining
 	}
-	h.tickers[c] = struct{}{}
+	a := network(h.Places.Address(r))
+	switch {
+	case len(h.tickers) >= h.Places.Total:
+		h.doubtLocked(limit{})
+		return wire.CloseTooMany, errFull
+	case h.byAddress[a] >= h.Places.PerAddress:
+		h.doubtLocked(limit{address: a})
+		return wire.CloseTooMany, errAddress
+	}
+	h.tickers[c] = a
+	h.byAddress[a]++
 	h.m.connections.Inc()
 	return wire.Close{}, nil
 }
@@ -298,8 +351,11 @@ func (h *Hub) add(c ticker) (why wire.Close, err error) {
 func (h *Hub) remove(c ticker, why wire.Close) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, ok := h.tickers[c]; ok {
+	if a, ok := h.tickers[c]; ok {
 		delete(h.tickers, c)
+		if h.byAddress[a]--; h.byAddress[a] == 0 {
+			delete(h.byAddress, a)
+		}
 		h.m.connections.Dec()
 		h.m.closes.WithLabelValues(closeLabel(why.Code)).Inc()
 	}
@@ -322,29 +378,55 @@ func (h *Hub) Connections() int {
 	return len(h.tickers)
 }
 
-// acquire counts a session of user; nil when there are too many.
-func (h *Hub) acquire(user string) *account {
+// acquire gives a session a place among those of its user. When there is none, it waits for those that do not answer to make room, if it may.
+func (h *Hub) acquire(s *Session, wait bool) bool {
+	over := h.tryAcquire(s)
+	if over == nil || !wait {
+		return over == nil
+	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	a := h.accounts[user]
-	if a == nil {
-		a = &account{}
-		h.accounts[user] = a
+	h.waiting[s.wire] = true
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.waiting, s.wire)
+	}()
+	select {
+	case <-over:
+	case <-time.After(roomTime): // nobody looks any more
 	}
-	if a.sessions >= h.cfg.UserConnections {
-		return nil
-	}
-	a.sessions++
-	return a
+	return h.tryAcquire(s) == nil
 }
 
-func (h *Hub) release(user string) {
+// tryAcquire gives a session its place; or there is none, and the result is closed when it is known who lives of those that have them.
+func (h *Hub) tryAcquire(s *Session) (over <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a := h.accounts[user]
-	if a.sessions--; a.sessions == 0 {
+	a := h.accounts[s.user]
+	if a == nil {
+		a = &account{}
+		h.accounts[s.user] = a
+	}
+	if a.sessions >= h.cfg.UserConnections {
+		return h.doubtLocked(limit{user: s.user})
+	}
+	a.sessions++
+	s.acct, s.placed = a, true
+	return nil
+}
+
+// release gives a session's place back. It does nothing the second time.
+func (h *Hub) release(s *Session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !s.placed {
+		return
+	}
+	s.placed = false
+	if s.acct.sessions--; s.acct.sessions == 0 {
 		// A user who leaves and comes back has a full burst again; the price of keeping nothing for those who are away.
-		delete(h.accounts, user)
+		delete(h.accounts, s.user)
 	}
 }
 

@@ -33,60 +33,39 @@ type native struct {
 	wrong  mistake // reader only
 	left   bool    // client_disconnection was said; reader only
 
-	mu sync.Mutex
-	s  *Session // nil before authentication
+	mu    sync.Mutex
+	shown bool     // a token, which is being looked at or has been
+	s     *Session // nil before authentication
 }
 
 // Native serves the native protocol at an HTTP route.
 type Native struct {
 	hub      *Hub
 	upgrader *wsconn.Upgrader
-	// Admit counts a connection of the request's address and returns what ends it, or an error.
-	Admit func(*http.Request) (release func(), err error)
 }
 
 // NewNative makes the handler.
-func NewNative(h *Hub, cfg wsconn.Config, admit func(*http.Request) (func(), error)) *Native {
+func NewNative(h *Hub, cfg wsconn.Config) *Native {
 	cfg.FrameBytes = h.cfg.FrameBytes
 	cfg.FramesPerSecond, cfg.FrameBurst = h.cfg.FramesPerSecond, frameBurst*h.cfg.FramesPerSecond
-	return &Native{hub: h, upgrader: wsconn.NewUpgrader(cfg, Subprotocol), Admit: admit}
+	return &Native{hub: h, upgrader: wsconn.NewUpgrader(cfg, Subprotocol)}
 }
 
 // ServeHTTP upgrades the request. Whatever is wrong with a token or with the number of connections is told on the WebSocket: a browser shows a
 // page neither status nor body of a refused handshake.
 func (n *Native) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tok, has := bearer(r)
-	release, admitErr := n.Admit(r)
 	conn := n.upgrader.Upgrade(w, r)
 	if conn == nil {
-		if release != nil {
-			release()
-		}
 		return
 	}
-	c := &admitted{native: native{hub: n.hub, conn: conn, opened: time.Now()}, release: release}
-	if admitErr != nil {
-		c.refuse(admitErr, wire.CloseTooMany)
-	} else if why, err := n.hub.add(&c.native); err != nil {
+	c := &native{hub: n.hub, conn: conn, opened: time.Now()}
+	if why, err := n.hub.add(c, r); err != nil {
 		c.refuse(err, why)
 	} else if has {
 		c.authenticate(tok, "")
 	}
 	conn.Start(c)
-}
-
-// admitted gives the place of its address back when it ends.
-type admitted struct {
-	native
-	release func()
-}
-
-// Closed implements wsconn.Handler.
-func (a *admitted) Closed(why wire.Close) {
-	a.native.Closed(why)
-	if a.release != nil {
-		a.release()
-	}
 }
 
 // bearer finds a token in the header or in the subprotocols; never in the URL, which gets logged.
@@ -134,8 +113,11 @@ func (n *native) sendError(err error, re string) {
 	n.conn.SendText(wire.EncodeError(e, re))
 }
 
-// authenticate opens the session, or refuses and closes.
+// authenticate opens the session, or refuses and closes. It is called by the reader or before that begins, so it may wait.
 func (n *native) authenticate(tok, re string) {
+	n.mu.Lock()
+	n.shown = true
+	n.mu.Unlock()
 	claims, err := n.hub.Verifier.Verify(tok, time.Now())
 	if err == nil && !hasScope(claims, token.ScopeNative) {
 		err = errScope
@@ -146,7 +128,7 @@ func (n *native) authenticate(tok, re string) {
 		n.conn.Close(closeFor(e, err))
 		return
 	}
-	s, err := n.hub.open(n, claims)
+	s, err := n.hub.open(n, claims, true)
 	if err != nil {
 		n.sendError(err, re)
 		n.conn.Close(wire.CloseTooMany)
@@ -318,7 +300,10 @@ func (n *native) tick(now time.Time) {
 		s.tick(now)
 		return
 	}
-	if now.Sub(n.opened) > n.hub.cfg.AuthTimeout {
+	n.mu.Lock()
+	shown := n.shown
+	n.mu.Unlock()
+	if !shown && n.hub.silence(now, n.opened) > n.hub.cfg.AuthTimeout {
 		n.refuse(errAuthTimeout, wire.CloseNoAuth)
 	}
 }
@@ -352,6 +337,9 @@ func (n *native) SendMessage(d *router.Delivery) {
 
 // Probe implements Wire.
 func (n *native) Probe(num uint32) { n.conn.Ping(num) }
+
+// ask implements ticker. Sessions do not count with 0.
+func (n *native) ask() { n.conn.Ping(0) }
 
 // Beats implements Wire.
 func (n *native) Beats() bool { return false }

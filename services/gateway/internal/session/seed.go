@@ -83,15 +83,12 @@ type Seed struct {
 
 	mu     sync.Mutex
 	joined map[string][]*seedConn // by user
-
-	// Admit counts a connection of the request's address and returns what ends it, or an error.
-	Admit func(*http.Request) (release func(), err error)
 }
 
 // NewSeed makes what Accept of an engineio.Server needs.
-func NewSeed(h *Hub, cfg SeedConfig, admit func(*http.Request) (func(), error)) *Seed {
+func NewSeed(h *Hub, cfg SeedConfig) *Seed {
 	s := &Seed{
-		hub: h, cfg: cfg, Admit: admit, bots: map[string]struct{}{}, served: newServed(), joined: map[string][]*seedConn{},
+		hub: h, cfg: cfg, bots: map[string]struct{}{}, served: newServed(), joined: map[string][]*seedConn{},
 		// A chat has no use for attachments; a few are read so that their event can be refused by name.
 		sio: socketio.Config{ConnectTimeout: h.cfg.AuthTimeout, Attachments: 4, AttachmentBytes: h.cfg.FrameBytes},
 	}
@@ -136,16 +133,11 @@ func (s *Seed) heard(user string) {
 
 // Accept is engineio.Accept.
 func (s *Seed) Accept(e *engineio.Conn, r *http.Request) (engineio.Handler, error) {
-	release, err := s.Admit(r)
-	if err != nil {
-		return nil, err
-	}
-	c := &seedConn{seed: s, release: release}
+	c := &seedConn{seed: s}
 	c.quietSince.Store(time.Now().Unix())
 	c.sio = socketio.New(&s.sio, e, c)
-	if _, err := s.hub.add(c); err != nil {
+	if _, err := s.hub.add(c, r); err != nil {
 		c.sio.Discard()
-		release()
 		return nil, err
 	}
 	return c.sio, nil
@@ -153,9 +145,8 @@ func (s *Seed) Accept(e *engineio.Conn, r *http.Request) (engineio.Handler, erro
 
 // seedConn is one connection. What is of the reader is used under the engine's receive lock only (socketio's and engineio's calls, Do).
 type seedConn struct {
-	seed    *Seed
-	sio     *socketio.Conn
-	release func()
+	seed *Seed
+	sio  *socketio.Conn
 
 	// Of the reader.
 	wrong   mistake
@@ -163,6 +154,7 @@ type seedConn struct {
 	tokens  mistake           // that were new here
 	asked   [sha256.Size]byte // of the token that was looked at last
 	refused time.Time         // when that was refused
+	noRoom  time.Time         // when its user had too many connections
 	proof   [sha256.Size]byte // of the token that was found good last
 	ended   string            // the login that was ended last from here
 	counted string            // the login whose join the keep-alive began with
@@ -227,7 +219,6 @@ func (c *seedConn) Disconnected(string) { c.signOut(true) }
 func (c *seedConn) Closed(why wire.Close) {
 	c.signOut(why.Code == wire.CloseNormal.Code)
 	c.hub().remove(c, why)
-	c.release()
 }
 
 // Pong implements socketio.Handler.
@@ -391,7 +382,9 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 	}
 	switch {
 	case s == nil:
-		if s, err = h.open(c, cl); err != nil {
+		// A client joins one room after the other: they do not all wait.
+		if s, err = h.open(c, cl, time.Since(c.noRoom) > roomTime); err != nil {
+			c.noRoom = time.Now()
 			return nil, err
 		}
 		c.setSession(s)
@@ -577,7 +570,7 @@ func (c *seedConn) endLogin(s *Session) (done <-chan struct{}) {
 func (c *seedConn) tick(now time.Time) {
 	s := c.session()
 	if s == nil {
-		if now.Unix()-c.quietSince.Load() > int64(c.seed.cfg.Idle/time.Second) {
+		if c.hub().silence(now, time.Unix(c.quietSince.Load(), 0)) > c.seed.cfg.Idle {
 			c.Close(wire.CloseNoAuth)
 		}
 		return
@@ -588,7 +581,7 @@ func (c *seedConn) tick(now time.Time) {
 		return
 	}
 	// The next look would come too late.
-	if left := c.seed.cfg.Alive - now.Sub(time.UnixMilli(at)); left < tickEvery {
+	if left := c.seed.cfg.Alive - c.hub().silence(now, time.UnixMilli(at)); left < tickEvery {
 		c.later(max(0, left), func() {
 			if c.session() != s || c.alive.Load() != at {
 				return
@@ -722,7 +715,10 @@ func (c *seedConn) Beats() bool { return true }
 func (c *seedConn) Echoes() bool { return true }
 
 // LastReceived implements Wire.
-func (c *seedConn) LastReceived() int64 { return time.Now().Unix() }
+func (c *seedConn) LastReceived() int64 { return c.sio.Engine().LastReceived() }
+
+// ask implements ticker.
+func (c *seedConn) ask() { c.sio.Engine().Ping() }
 
 // JoinSent implements Wire.
 func (c *seedConn) JoinSent(s *Session, r room.Room) error { return c.enter(s, r) }

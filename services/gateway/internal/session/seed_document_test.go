@@ -224,7 +224,7 @@ func TestSeedDocument(t *testing.T) {
 	client, server := d.messages("fromSocketIOClient"), d.messages("toSocketIOClient")
 	w := newWorld(t, nil)
 	w.hub.Verifier = oneToken{}
-	seed := NewSeed(w.hub, SeedConfig{Alive: time.Minute, Idle: time.Minute, Bots: []string{"Leonid"}}, func(*http.Request) (func(), error) { return func() {}, nil })
+	seed := NewSeed(w.hub, SeedConfig{Alive: time.Minute, Idle: time.Minute, Bots: []string{"Leonid"}})
 	srv := httptest.NewServer(engineio.New(engineio.Config{PingInterval: time.Minute, PingTimeout: time.Minute, MaxPayload: 65536,
 		Budget: &wsconn.Budget{PerConn: 1 << 20, Total: 1 << 20}}, seed.Accept))
 	defer srv.Close()

@@ -569,15 +569,12 @@ func TestRefusedConnections(t *testing.T) {
 	get := func() enginetest.Answer {
 		return w.site.Do(context.Background(), http.MethodGet, "EIO=4&transport=polling", "", nil)
 	}
-	w.mu.Lock()
-	w.refuse = wire.E(wire.TooManyConnections, "too many connections of your address")
-	w.mu.Unlock()
+	places := w.hub.Places
+	w.hub.Places.PerAddress = 0
 	if a := get(); a.Status != http.StatusTooManyRequests {
 		t.Fatalf("got %+v", a)
 	}
-	w.mu.Lock()
-	w.refuse = nil
-	w.mu.Unlock()
+	w.hub.Places = places
 	c := w.client()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -597,6 +594,7 @@ func TestTooManySessionsOfOneUser(t *testing.T) {
 	w := newSeedWorld(t, func(c *Config, _ *SeedConfig) { c.UserConnections = 1 })
 	one, two := w.client(), w.client()
 	one.mustJoin(w.login("Lisa"), "Lisa", "Avi&Lisa")
+	two.inside(func() { two.conn.noRoom = time.Now() }) // it has waited for it, for another room
 	if a := two.join(w.login("Lisa"), "Lisa", "Avi&Lisa"); a != `{"error":"this user has too many connections here; close one"}` {
 		t.Fatalf("got %s", a)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +35,6 @@ type seedWorld struct {
 	tokens   map[string]token.Claims
 	revoked  map[string]bool // by SID
 	away     bool            // auth's keys have not been read
-	refuse   error           // of admission
-	admitted int
 	logouts  chan api.LogoutRequest
 	large    bool     // directory
 	silent   bool     // auth answers no question about a name
@@ -57,23 +54,13 @@ func newSeedWorld(t *testing.T, change func(*Config, *SeedConfig)) *seedWorld {
 		}
 	})
 	w.hub.Verifier, w.hub.Auth, w.hub.Presence, w.hub.Directory = w, w, w, w
-	w.seed = NewSeed(w.hub, cfg, func(*http.Request) (func(), error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.refuse != nil {
-			return nil, w.refuse
-		}
-		w.admitted++
-		return func() { w.mu.Lock(); defer w.mu.Unlock(); w.admitted-- }, nil
-	})
+	w.seed = NewSeed(w.hub, cfg)
 	w.budget = &wsconn.Budget{PerConn: 1 << 20, Total: 1 << 30}
 	w.server = engineio.New(engineio.Config{PingInterval: cfg.PingInterval, PingTimeout: cfg.PingTimeout, MaxPayload: w.hub.cfg.FrameBytes, Budget: w.budget,
 		FramesPerSecond: w.hub.cfg.FramesPerSecond, FrameBurst: w.hub.cfg.SeedBurst()}, w.seed.Accept)
 	t.Cleanup(func() { // after the clients and the server
 		testx.Eventually(t, "every connection and its place is gone", 20*time.Second, func() bool {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.hub.Connections() == 0 && w.admitted == 0
+			return w.hub.Connections() == 0 && w.hub.places() == 0
 		})
 	})
 	w.site = enginetest.Serve(t, "/socket.io/", w.server, w.server.Run)
@@ -217,6 +204,13 @@ type seedClient struct {
 	own    []string // announcements of the user himself, which the seed makes as well
 }
 
+// places is how many addresses have connections.
+func (h *Hub) places() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.byAddress)
+}
+
 func (w *seedWorld) client() *seedClient {
 	w.t.Helper()
 	before := w.hub.connections()
@@ -227,8 +221,8 @@ func (w *seedWorld) client() *seedClient {
 	}
 	c := &seedClient{t: w.t, ws: ws}
 	for _, k := range w.hub.connections() {
-		if !slices.Contains(before, k) {
-			c.conn = k.(*seedConn)
+		if conn, ok := k.(*seedConn); ok && !slices.Contains(before, k) {
+			c.conn = conn
 		}
 	}
 	return c

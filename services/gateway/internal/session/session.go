@@ -25,6 +25,7 @@ type Session struct {
 	id     uint64
 	user   string
 	acct   *account
+	placed bool            // among the user's connections; under the hub's mu
 	ctx    context.Context // ends with the session
 	cancel context.CancelFunc
 
@@ -83,16 +84,15 @@ var (
 	errRoomName   = wire.E(wire.InvalidArgument, "a room is two different user names joined with &")
 )
 
-// open makes a session of verified claims. w must be ready to send.
-func (h *Hub) open(w Wire, claims token.Claims) (*Session, error) {
-	acct := h.acquire(claims.Username)
-	if acct == nil {
-		return nil, errTooMany
-	}
+// open makes a session of verified claims. w must be ready to send. Where the user has too many connections, it waits (if it may, up to roomTime)
+// for those of them that are dead to make room.
+func (h *Hub) open(w Wire, claims token.Claims, wait bool) (*Session, error) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	s := &Session{hub: h, wire: w, id: binary.LittleEndian.Uint64(id[:]) | 1, user: claims.Username, acct: acct, claims: claims,
-		lastProbe: time.Now().Unix()}
+	s := &Session{hub: h, wire: w, id: binary.LittleEndian.Uint64(id[:]) | 1, user: claims.Username, claims: claims, lastProbe: time.Now().Unix()}
+	if !h.acquire(s, wait) {
+		return nil, errTooMany
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	h.Directory.Acquire(s.user)
 	h.m.sessions.Inc()
@@ -137,7 +137,7 @@ func (s *Session) gone(deliberate bool) {
 		s.hub.Presence.Gone(s.id, s.user, deliberate)
 	}
 	s.hub.Directory.Release(s.user)
-	s.hub.release(s.user)
+	s.hub.release(s)
 	s.hub.m.sessions.Dec()
 }
 
