@@ -83,10 +83,13 @@ func (c *Conn) SID() string { return c.sid }
 
 // begin makes the connection known; ws is nil for long-polling.
 func (c *Conn) begin(h Handler, ws *wsconn.Conn) {
+	c.touch() // it may have been asked too early
 	c.mu.Lock()
 	c.handler, c.ws = h, ws
 	if ws == nil {
 		c.polling = &polling{}
+	} else {
+		ws.SendText(c.srv.open(c.sid)) // under mu: who has seen it can be sent to
 	}
 	c.due = time.Now().Add(c.srv.cfg.PingInterval).UnixNano()
 	early := c.early

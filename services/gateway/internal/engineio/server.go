@@ -308,7 +308,6 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, sid stri
 		h.Closed(wire.CloseProtocol)
 		return
 	}
-	ws.SendText(s.open(c.sid))
 	c.begin(h, ws)
 	ws.Start((*direct)(c))
 }
