@@ -2,6 +2,7 @@
 // that knows how a user name becomes a subject token.
 //
 //	room.<p>.<a>.<b>     stored by stream ROOMS_<p>; only gateways publish here
+//	room.<p>._._         nobody's: a gateway tries whether ROOMS_<p> stores
 //	deliver.<a>.<b>      the server-side republish of the same message, and what is not stored (typing)
 //	applied.<p>          history: what is now in SQL
 //	marks                history: delivered and read marks that have moved
@@ -140,6 +141,14 @@ func StreamFilter(p int) string { return RoomPrefix + strconv.Itoa(p) + ".*.*" }
 // Publish is where a message of r is published.
 func Publish(r room.Room, p int) string {
 	return RoomPrefix + strconv.Itoa(p) + "." + Token(r.A) + "." + Token(r.B)
+}
+
+// Probe is where a gateway tries whether the stream of partition p stores. It is no room's: "_" is no token.
+func Probe(p int) string { return RoomPrefix + strconv.Itoa(p) + "._._" }
+
+// IsProbe reports whether a room subject is Probe's.
+func IsProbe(s string) bool {
+	return strings.HasPrefix(s, RoomPrefix) && strings.HasSuffix(s, "._._")
 }
 
 // Deliver is where gateways listen for r.

@@ -124,6 +124,20 @@ func matches(pattern, subject string) bool {
 }
 
 // The partition of a room is written into installed systems. These must never change.
+func TestAProbeIsNoRooms(t *testing.T) {
+	for _, p := range []int{0, 63} {
+		s := Probe(p)
+		if _, _, err := ParsePublish(s); err == nil || !IsProbe(s) {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+	for _, r := range []room.Room{{A: "Avi", B: "Lisa"}, {A: "_", B: "a"}} {
+		if s := Publish(r, 0); IsProbe(s) {
+			t.Errorf("%s", s)
+		}
+	}
+}
+
 func TestPartitionsAreFixed(t *testing.T) {
 	for _, c := range []struct {
 		a, b    string

@@ -23,6 +23,7 @@ type Config struct {
 	PerAddress  int           `cfg:"address-connections" default:"1000" help:"open connections of one client address at most; twice as many, requests included, are accepted"`
 	OutboxBytes int64         `cfg:"outbox-bytes" default:"1048576" help:"what may wait to be written to one connection; more closes it as slow"`
 	OutboxTotal int64         `cfg:"outbox-total-bytes" default:"536870912" help:"what may wait for all connections; beyond it the larger ones are closed as slow"`
+	Unstored    time.Duration `cfg:"ready-unstored" default:"10s" help:"not ready when nothing of what was published to a stream was stored for this long"`
 	RPCTimeout  time.Duration `cfg:"rpc-timeout" default:"3s" help:"how long an answer of another service is waited for"`
 
 	API       httpapi.Config
@@ -51,6 +52,7 @@ func (c *Config) Validate() error {
 	positive("address-connections", c.PerAddress > 0)
 	positive("outbox-bytes", c.OutboxBytes > 0)
 	positive("outbox-total-bytes", c.OutboxTotal > 0)
+	positive("ready-unstored", c.Unstored > 0)
 	positive("rpc-timeout", c.RPCTimeout > 0)
 	positive("drain", c.Drain > 0)
 	errs = append(errs, c.API.Validate(), c.Session.Validate(), c.Seed.Validate(), c.Obs.Validate())

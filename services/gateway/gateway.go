@@ -107,7 +107,9 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	rpc := s.bus.RPC(cfg.RPCTimeout)
 	s.deliver = s.bus.Deliveries()
 	s.router = router.New(source{s.deliver, rpc}, deps.Log, deps.Registry)
-	if s.publisher, err = bus.NewPublisher(s.bus, bus.DefaultPublisher, deps.Storage, deps.Registry); err != nil {
+	publishing := bus.DefaultPublisher
+	publishing.Unready = cfg.Unstored
+	if s.publisher, err = bus.NewPublisher(s.bus, publishing, deps.Storage, deps.Registry); err != nil {
 		return nil, err
 	}
 	s.confirmer = bus.NewConfirmer(rpc.HistoryConfirm, deps.Log, deps.Registry)
@@ -174,7 +176,7 @@ func (s *Service) Ready() error {
 	case !s.router.Primed():
 		return errors.New("the message streams are not there yet (history makes them)")
 	}
-	return errors.Join(s.verifier.Ready(), s.storage())
+	return errors.Join(s.publisher.Ready(), s.verifier.Ready(), s.storage())
 }
 
 // Run serves until ctx ends, then drains.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"parley/pkg/api"
+	"parley/pkg/subject"
 	"parley/pkg/wire"
 )
 
@@ -165,6 +166,10 @@ func TestGarbageIsSkipped(t *testing.T) {
 			if _, err := c.nc.Request(m.subj, []byte(m.body), 5e9); err != nil {
 				t.Fatal(err)
 			}
+		}
+		// A gateway that tries whether the stream stores is no garbage: it is not counted.
+		if _, err := c.nc.Request(subject.Probe(0), nil, 5e9); err != nil {
+			t.Fatal(err)
 		}
 		seq := c.send("avi", "lisa", "1", "good")
 		c.settle()

@@ -38,10 +38,11 @@ type PublisherConfig struct {
 	GiveUp   time.Duration // all tries together; well inside the stream's dedupe window
 	Offline  time.Duration // how long to wait for NATS to come back before saying unavailable
 	CopyWait time.Duration // from the ack until the copy is fetched and delivered by ourselves
+	Unready  time.Duration // how long a stream may store nothing of what is published until Ready says so
 }
 
 // DefaultPublisher are the times for production.
-var DefaultPublisher = PublisherConfig{Attempt: 1500 * time.Millisecond, GiveUp: 8 * time.Second, Offline: 2 * time.Second, CopyWait: 300 * time.Millisecond}
+var DefaultPublisher = PublisherConfig{Attempt: 1500 * time.Millisecond, GiveUp: 8 * time.Second, Offline: 2 * time.Second, CopyWait: 300 * time.Millisecond, Unready: 10 * time.Second}
 
 // Publication is one message on its way into the stream.
 type Publication struct {
@@ -78,6 +79,8 @@ type Publisher struct {
 	next uint64
 	open map[uint64]*Publication
 
+	unstored *unstored
+
 	stored, retried, failed, byHand prometheus.Counter
 	latency                         prometheus.Histogram
 }
@@ -90,15 +93,15 @@ func NewPublisher(b *Bus, cfg PublisherConfig, refuse func() error, reg promethe
 		return c
 	}
 	p := &Publisher{
-		bus: b, cfg: cfg, refuse: refuse, prefix: b.nc.NewInbox() + ".", open: map[uint64]*Publication{},
-		stored:  counter("stored_total", "Messages that the stream acknowledged."),
+		bus: b, cfg: cfg, refuse: refuse, prefix: b.nc.NewInbox() + ".", open: map[uint64]*Publication{}, unstored: newUnstored(),
+		stored:  counter("stored_total", "Messages that were stored: the stream acknowledged them, or their copy came first."),
 		retried: counter("retried_total", "Attempts repeated because no ack came."),
 		failed:  counter("failed_total", "Messages answered with unavailable or id_conflict."),
 		byHand:  counter("by_hand_total", "Messages delivered by the gateway because the republished copy did not come."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "parley_gateway_accept_seconds",
 			Help: "From published to accepted.", Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
 	}
-	reg.MustRegister(p.latency)
+	reg.MustRegister(p.latency, p.unstored)
 	if _, err := b.nc.Subscribe(p.prefix+"*", p.ack); err != nil {
 		return nil, fmt.Errorf("subscribe to acks: %w", err)
 	}
@@ -133,6 +136,10 @@ func (p *Publisher) Publish(m *Publication) {
 func (m *Publication) Copied() bool {
 	if !m.pub.take(m) {
 		return false
+	}
+	if m.acked.IsZero() { // the ack comes too late to be counted
+		m.pub.stored.Inc()
+		m.pub.unstored.stored(m.P)
 	}
 	m.pub.latency.Observe(time.Since(m.started).Seconds())
 	return true
@@ -182,15 +189,20 @@ type pubAck struct {
 
 // ack runs in the subscription's goroutine.
 func (p *Publisher) ack(msg *nats.Msg) {
-	key, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, p.prefix), 36, 64)
-	if err != nil {
-		return
-	}
 	var a pubAck
 	if len(msg.Data) == 0 {
 		return // 503, nobody listens: the stream has no leader now; the sweeper tries again
 	}
 	if json.Unmarshal(msg.Data, &a) != nil {
+		return
+	}
+	rest := strings.TrimPrefix(msg.Subject, p.prefix)
+	if partition, ok := strings.CutPrefix(rest, probeReply); ok {
+		p.probed(partition, a)
+		return
+	}
+	key, err := strconv.ParseUint(rest, 36, 64)
+	if err != nil {
 		return
 	}
 	p.mu.Lock()
@@ -207,6 +219,7 @@ func (p *Publisher) ack(msg *nats.Msg) {
 		delete(p.open, key)
 		p.mu.Unlock()
 		p.failed.Inc()
+		p.unstored.failed(m.P, m.started)
 		p.bus.log.Warn("the stream refused a message", "partition", m.P, "error", a.Error)
 		m.Done(nil, ErrFull)
 		return
@@ -216,6 +229,7 @@ func (p *Publisher) ack(msg *nats.Msg) {
 		delete(p.open, key)
 		p.mu.Unlock()
 		p.failed.Inc()
+		p.unstored.failed(m.P, m.started)
 		p.bus.log.Error("the stream has gone back; nothing can be accepted", "partition", m.P, "seq", a.Seq, "known", m.After)
 		m.Done(nil, errBack)
 		return
@@ -227,6 +241,9 @@ func (p *Publisher) ack(msg *nats.Msg) {
 	}
 	p.mu.Unlock()
 	p.stored.Inc()
+	if !dup { // a duplicate was stored at another time
+		p.unstored.stored(m.P)
+	}
 	if dup {
 		go p.fetch(m)
 	}
@@ -251,10 +268,14 @@ const sweepEvery = 50 * time.Millisecond
 func (p *Publisher) Run(ctx context.Context) error {
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
+	probes := time.NewTicker(probeEvery)
+	defer probes.Stop()
 	for {
 		select {
 		case <-t.C:
 			p.sweep(time.Now())
+		case <-probes.C:
+			p.probe()
 		case <-ctx.Done():
 			return nil
 		}
@@ -275,8 +296,12 @@ func (p *Publisher) sweep(now time.Time) {
 			}
 		case now.Sub(m.started) >= p.cfg.GiveUp, !connected && now.Sub(m.started) >= p.cfg.Offline:
 			delete(p.open, key)
+			p.unstored.failed(m.P, m.started)
 			lost = append(lost, m)
 		case !m.unsure && connected, now.Sub(m.tried) >= p.cfg.Attempt:
+			if now.Sub(m.started) >= p.cfg.Attempt {
+				p.unstored.failed(m.P, m.started)
+			}
 			m.tried = now
 			again = append(again, m)
 		}

@@ -150,6 +150,9 @@ func (s *session) add(ctx context.Context, b *store.Batch, msg jetstream.Msg) er
 		return err
 	}
 	b.To = seq
+	if subject.IsProbe(msg.Subject()) {
+		return nil
+	}
 	if err != nil {
 		s.in.deps.Metrics.unparseable.Inc()
 		s.log.Error("a message was skipped", "seq", seq, "subject", msg.Subject(), "error", err)
