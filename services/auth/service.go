@@ -34,6 +34,7 @@ const (
 
 	retryEvery   = time.Second
 	checkEvery   = 2 * time.Second
+	writeEvery   = 5 // checks; after one that failed, each
 	publishEvery = time.Minute
 	sweepEvery   = time.Minute
 )
@@ -64,6 +65,9 @@ type Service struct {
 	mu      sync.Mutex
 	served  bool
 	trouble error // of SQL or of the start; nil when all is well
+
+	checks  int              // by watch
+	refuses prometheus.Gauge // 1 while SQL cannot be written
 }
 
 // New opens what the service needs, without waiting for NATS or SQL to be there. Run must follow; it also closes everything.
@@ -79,6 +83,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, log: deps.Log, signer: token.NewSigner(key),
 		connected: make(chan struct{}, 1), migrated: make(chan struct{}),
 		trouble: errors.New("starting"),
+		refuses: prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_auth_sql_refuses", Help: "1 while SQL cannot be read or takes no writes, so that nobody can log in."}),
+	}
+	if err := deps.Registry.Register(s.refuses); err != nil {
+		return nil, err
 	}
 	pool, err := password.NewPool(cfg.hashConcurrency(), cfg.HashQueue, deps.Registry)
 	if err != nil {
@@ -247,14 +255,24 @@ func (s *Service) watch(ctx context.Context) {
 	}
 }
 
+// check looks whether SQL answers and, less often, whether it takes writes.
 func (s *Service) check(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	if err := s.store.Ping(ctx); err != nil {
-		s.setTrouble(err)
-		return
+	s.mu.Lock()
+	write := s.trouble != nil || s.checks%writeEvery == 0
+	s.mu.Unlock()
+	s.checks++
+	err := s.store.Ping(ctx)
+	if err == nil && write {
+		err = s.store.TryWrite(ctx, time.Now())
 	}
-	s.setTrouble(nil)
+	if err != nil {
+		s.refuses.Set(1)
+	} else {
+		s.refuses.Set(0)
+	}
+	s.setTrouble(err)
 }
 
 func (s *Service) sweep(ctx context.Context) {

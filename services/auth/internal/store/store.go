@@ -71,6 +71,16 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
+// TryWrite writes a row that means nothing, to see whether SQL takes writes: a server that became read-only, or whose disk is full, answers Ping.
+func (s *Store) TryWrite(ctx context.Context, now time.Time) error {
+	_, err := s.db.Write.ExecContext(ctx, `INSERT INTO auth_throttle (key, failures, blocked_until, updated) VALUES ('ready', 0, 0, $1)
+		ON CONFLICT (key) DO UPDATE SET updated = excluded.updated`, now.UnixMilli())
+	if err != nil {
+		return fmt.Errorf("write to SQL: %w", err)
+	}
+	return nil
+}
+
 // Close closes the connections.
 func (s *Store) Close() error { return s.db.Close() }
 
