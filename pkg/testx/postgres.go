@@ -132,3 +132,21 @@ func (p *Pg) Database(t TB) string {
 	}
 	return "postgres://postgres@/" + name + "?host=" + url.QueryEscape(p.dir)
 }
+
+// ReadOnly makes a database of Database refuse writes, as one that became a standby does, or take them again. Its connections are ended.
+func (p *Pg) ReadOnly(t TB, databaseURL string, on bool) {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		t.Fatalf("read the URL: %v", err)
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	for _, q := range []string{
+		fmt.Sprintf(`ALTER DATABASE "%s" SET default_transaction_read_only = %t`, name, on),
+		fmt.Sprintf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s'`, name),
+	} {
+		if out, err := p.command("psql", "-h", p.dir, "-U", "postgres", "-qc", q, "postgres").CombinedOutput(); err != nil {
+			t.Fatalf("psql: %v\n%s", err, out)
+		}
+	}
+}

@@ -15,7 +15,6 @@ import (
 
 	"parley/pkg/api"
 	"parley/pkg/config"
-	"parley/pkg/sqldb"
 	"parley/pkg/testx"
 	"parley/pkg/wire"
 	"parley/services/auth"
@@ -50,30 +49,12 @@ func TestSQLThatTakesNoWrites(t *testing.T) {
 	url := pg.Database(t)
 	r := start(t, url)
 	r.register("Avi")
-	admin, err := sqldb.Open(sqldb.Config{URL: pg.Database(t), Conns: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	name := url[strings.LastIndexByte(url, '/')+1:]
-	name, _, _ = strings.Cut(name, "?")
-	readOnly := func(how string) {
-		t.Helper()
-		for _, q := range []string{
-			`ALTER DATABASE "` + name + `" SET default_transaction_read_only = ` + how,
-			`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '` + name + `'`,
-		} {
-			if _, err := admin.Write.ExecContext(t.Context(), q); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	readOnly("on")
+	pg.ReadOnly(t, url, true)
 	testx.Eventually(t, "auth is not ready", 30*time.Second, func() bool {
 		err := r.svc.Ready()
 		return err != nil && strings.Contains(err.Error(), "read-only") && r.metric("parley_auth_sql_refuses", "") == 1
 	})
-	readOnly("off")
+	pg.ReadOnly(t, url, false)
 	testx.Eventually(t, "auth is ready", 30*time.Second, func() bool { return r.svc.Ready() == nil && r.metric("parley_auth_sql_refuses", "") == 0 })
 	r.login("Avi")
 }

@@ -263,6 +263,27 @@ func TestPurgesWhatSQLHas(t *testing.T) {
 	})
 }
 
+// TestSQLThatTakesNoWrites: history says so, by its own work, and goes on by itself.
+func TestSQLThatTakesNoWrites(t *testing.T) {
+	pg := testx.PostgresServer(t)
+	url := pg.Database(t)
+	_, r, c := start(t, url)
+	c.send("avi", "lisa", "1", "before")
+	c.settle()
+	pg.ReadOnly(t, url, true)
+	c.send("avi", "lisa", "2", "meanwhile")
+	testx.Eventually(t, "history is not ready", 30*time.Second, func() bool {
+		err := r.svc.Ready()
+		return err != nil && strings.Contains(err.Error(), "read-only")
+	})
+	pg.ReadOnly(t, url, false)
+	testx.Eventually(t, "history is ready", 30*time.Second, func() bool { return r.svc.Ready() == nil })
+	c.settle()
+	if n := len(c.room("avi", "lisa")); n != 2 {
+		t.Errorf("%d messages, want 2", n)
+	}
+}
+
 func TestRefusesAnOldStreamAndHeals(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, r, c := start(t, sqlURL)
