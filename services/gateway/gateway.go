@@ -41,6 +41,9 @@ type Deps struct {
 	// Storage says why nothing new can be stored now, though NATS can be reached; nil for never. New messages and registrations are
 	// refused with its error, which clients see, and the gateway is not ready.
 	Storage func() error
+	// Ready is what the public /readyz tells instead of the gateway's own; nil for the gateway's own. A process of several services
+	// sends clients away when one of them cannot work.
+	Ready func() error
 }
 
 // Service is one gateway.
@@ -87,6 +90,9 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	sockets.Trusted, sockets.Refusal = edge.Trusted, httpapi.Refusal()
 	cfg.Connections = min(cfg.Connections, sockets.Total-sockets.Total/8)
 	s := &Service{cfg: cfg, log: deps.Log, storage: deps.Storage}
+	if deps.Ready == nil {
+		deps.Ready = s.Ready
+	}
 	defer func() {
 		if err != nil {
 			s.closeAll()
@@ -146,7 +152,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	registerEngine(deps.Registry, s.engine)
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
 		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
-		Ready: s.Ready, Storage: deps.Storage, Position: s.router.Position, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
+		Ready: deps.Ready, Storage: deps.Storage, Position: s.router.Position, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
 		Joined: s.seed.Joined, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
 	})
 	if err != nil {

@@ -115,7 +115,7 @@ func newParts(cfg *Config, process *prometheus.Registry, ns *embedded, space *di
 		return slog.New(starting{cfg.Gateway.Obs.Logger(name).Handler(), &p.started})
 	}
 	var err error
-	if p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{Log: log("gateway"), Registry: registry(), NATS: inside, Storage: space.Storage}); err != nil {
+	if p.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{Log: log("gateway"), Registry: registry(), NATS: inside, Storage: space.Storage, Ready: p.Ready}); err != nil {
 		return nil, err
 	}
 	if p.auth, err = auth.New(cfg.Auth, auth.Deps{Log: log("auth"), Registry: registry(), NATS: inside}); err != nil {
