@@ -148,6 +148,7 @@ var closes = map[wire.Close]func(w *nativeWorld) *websocket.Conn{
 func TestEveryCloseIsSent(t *testing.T) {
 	for _, want := range wire.Closes {
 		t.Run(want.Reason, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			produce, ok := closes[want]
 			if !ok {
 				t.Fatalf("nothing here produces %d", want.Code)

@@ -106,6 +106,7 @@ func (w *nativeWorld) stillOpen(end <-chan error) {
 func TestDeadConnectionsOfAUserMakeRoom(t *testing.T) {
 	for _, door := range []string{"native", "Socket.IO"} {
 		t.Run(door, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			w := newNativeWorld(t, func(c *Config) { c.UserConnections = 3 })
 			w.dial("Lisa")     // reads nothing, so it answers nothing
 			dead := w.client() // nor does this
@@ -139,6 +140,7 @@ func TestDeadConnectionsOfAUserMakeRoom(t *testing.T) {
 }
 
 func TestLivingConnectionsOfAUserStay(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	w := newNativeWorld(t, func(c *Config) { c.UserConnections = 1 })
 	end := living(w.dial("Lisa"))
 	testx.Eventually(t, "there is one", 20*time.Second, func() bool { return w.hub.Connections() == 1 })
@@ -156,6 +158,7 @@ func TestDeadConnectionsMakeRoomInTheOtherLimits(t *testing.T) {
 		"in all":        {Total: 3, PerAddress: 10, Address: address},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			w := newNativeWorld(t, func(*Config) {})
 			w.hub.Places = places
 			w.dial("")
