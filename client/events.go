@@ -14,7 +14,8 @@ type Event interface{ event() }
 // that younger ones of the room came before it: sort by Seq to show it.
 type Message struct{ wire.Message }
 
-// Presence tells who came and who left. After Snapshot everybody that it does not name is offline; Unknown: the server
+// Presence tells who came and who left. After Snapshot everybody that it does not name is offline or, when it is Partial, not known:
+// it is of a list then (Watch, a roster, or who is near where everybody would be too many). Unknown: the server
 // cannot tell for now; a snapshot follows when it can.
 type Presence struct{ wire.Presence }
 

@@ -68,7 +68,7 @@ func ExampleConn_Events() {
 			fmt.Println(ev.SentAt, ev.Sender, ev.Content)
 		case client.Presence:
 			if ev.Snapshot { // the whole picture: the first one, and whenever the server could not tell for a while
-				clear(online)
+				clear(online) // if ev.Partial, who is named nowhere is not known
 			}
 			for _, name := range ev.Online {
 				online[name] = true

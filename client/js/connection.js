@@ -23,7 +23,7 @@ import { Deferred, newId, orAbort, sleep, within } from "./util.js";
  * @typedef {object} Events
  * @property {Message} message sent by the other user of its room, or by another session of one's own; each comes once. `late`: younger ones came before it
  * @property {Accepted} accepted a message of this connection was stored; also the answer of `send`
- * @property {{online: string[], offline: {username: string, last_seen?: string}[], snapshot?: boolean, unknown?: boolean}} presence after a snapshot everybody that it does not name is offline; while it is unknown the server cannot tell, and a snapshot follows
+ * @property {{online: string[], offline: {username: string, last_seen?: string}[], snapshot?: boolean, partial?: boolean, unknown?: boolean}} presence after a snapshot everybody that it does not name is offline or, when it is partial, not known; while it is unknown the server cannot tell, and a snapshot follows
  * @property {{room: string, username: string}} typing holds for 5 s
  * @property {{room: string, username: string, seq: number}} read it may be oneself on another device
  * @property {{room: string, username: string, seq: number}} delivered

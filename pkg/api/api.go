@@ -128,10 +128,12 @@ type EndLoginsResponse struct {
 	Ended    int    `json:"ended"`
 }
 
-// Served is published on subject.ServedEvents: an old client of User was served a contacts list with these online.
+// Served is published on subject.ServedEvents: User was served a list of contacts. An old client is told of whom was online in it; whose names
+// a native client got (Listed), its sessions get the presence of.
 type Served struct {
 	User   string   `json:"u"`
 	Online []string `json:"on,omitempty"`
+	Listed []string `json:"l,omitempty"`
 }
 
 // ContactsRequest asks for a page of the contacts of a user, ordered by folded name.

@@ -168,6 +168,7 @@ type Presence struct {
 	Online   []string  `json:"online"`
 	Offline  []Offline `json:"offline"`
 	Snapshot bool      `json:"snapshot,omitempty"`
+	Partial  bool      `json:"partial,omitempty"` // of a snapshot: whom it does not name at all is not known
 	Unknown  bool      `json:"unknown,omitempty"`
 }
 

@@ -124,7 +124,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.presence = presence.New(rpc, s.bus, cfg.Presence, deps.Log, deps.Registry)
 	s.hub = session.NewHub(cfg.Session, session.Deps{
 		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(rpc.HistoryCatchUp),
-		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc,
+		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc, Peers: s.peers(rpc),
 		Places: session.Places{Total: cfg.Connections, PerAddress: cfg.PerAddress, Address: edge.ClientAddress},
 	})
 	s.verifier.Watch(s.hub.Revoke)
@@ -153,7 +153,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
 		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
 		Ready: deps.Ready, Storage: deps.Storage, Position: s.router.Position, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
-		Joined: s.seed.Joined, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
+		Joined: s.seed.Joined, Listed: s.listed, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
 	})
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 	"parley/services/gateway/internal/engineio"
 )
 
-// What gateways say to each other is about the old clients only: a poll that reached another gateway than the one that holds its session,
+// What gateways say to each other: a poll that reached another gateway than the one that holds its session,
 // and contacts lists that were served.
 
 // forward is engineio.Config.Forward.
@@ -37,7 +37,11 @@ func (s *Service) serveNode() (stop func(), err error) {
 	unsubscribe, err := s.bus.Subscribe(subject.ServedEvents, func(body []byte) {
 		var v api.Served
 		if json.Unmarshal(body, &v) == nil {
-			s.seed.Served(v.User, v.Online)
+			if len(v.Listed) > 0 {
+				s.hub.NamesListed(v.User, v.Listed)
+			} else {
+				s.seed.Served(v.User, v.Online)
+			}
 		}
 	})
 	if err != nil {
@@ -47,14 +51,48 @@ func (s *Service) serveNode() (stop func(), err error) {
 	return func() { unsubscribe(); stopAnswers() }, nil
 }
 
-// served tells all gateways, this one included, that a contacts list was served: its client's connection may be at any of them.
+// served tells that an old client was served a contacts list.
 func (s *Service) served(user string, online []string) {
-	body, err := json.Marshal(api.Served{User: user, Online: online})
+	s.tellServed(api.Served{User: user, Online: online})
+}
+
+// listed tells whom a page of contacts named, where a session gets the presence of those only.
+func (s *Service) listed(user string, names []string) {
+	if _, small := s.directory.SmallDirectory(); !small && s.directory.Mode() == api.Everyone && len(names) > 0 {
+		s.tellServed(api.Served{User: user, Listed: names})
+	}
+}
+
+// peersMost is how many conversations a session's presence begins with.
+const peersMost = 400
+
+// peers are those with whom a user talked last.
+func (s *Service) peers(rpc *bus.RPC) func(context.Context, string) ([]string, error) {
+	return func(ctx context.Context, user string) (names []string, err error) {
+		for after := ""; len(names) < peersMost; {
+			page, err := rpc.HistoryConversations(ctx, api.ConversationsRequest{Username: user, After: after, Limit: 200})
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range page.Conversations {
+				names = append(names, c.Peer)
+			}
+			if after = page.Next; after == "" {
+				break
+			}
+		}
+		return names, nil
+	}
+}
+
+// tellServed tells all gateways, this one included: the user's connection may be at any of them.
+func (s *Service) tellServed(v api.Served) {
+	body, err := json.Marshal(v)
 	if err == nil {
 		err = s.bus.Publish(subject.ServedEvents, body)
 	}
 	if err != nil {
-		s.log.Debug("a contacts list was not told of; its client hears of everybody who is online", "error", err)
+		s.log.Debug("a contacts list was not told of; an old client hears of everybody who is online, a native one does not know", "error", err)
 	}
 }
 

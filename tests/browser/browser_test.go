@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/pkg/wire"
 	"parley/tests/harness"
 )
 
@@ -96,6 +97,28 @@ func TestWeb(t *testing.T) {
 	a := serve(t)
 	node(t, a.base, a.control(), "web.test.js")
 	node(t, a.base, a.control(), "look.test.js")
+}
+
+// TestWebAmongMany has more users than gateways tell everybody of.
+func TestWebAmongMany(t *testing.T) {
+	s := harness.New(t, harness.Options{Gateways: 2, Accounts: 3000})
+	users, open := map[string]*harness.User{}, map[string]*harness.WS{}
+	for _, u := range s.Accounts {
+		users[u.Name] = u
+	}
+	mux := http.NewServeMux() // its requests come one after the other
+	mux.HandleFunc("POST /come/{user}", func(w http.ResponseWriter, r *http.Request) {
+		ws, err := users[r.PathValue("user")].TryJoined(s.Gateways[1].URL)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		open[r.PathValue("user")] = ws
+	})
+	mux.HandleFunc("POST /leave/{user}", func(_ http.ResponseWriter, r *http.Request) {
+		open[r.PathValue("user")].Say(wire.EvDisconnection, nil)
+	})
+	node(t, s.Gateways[0].URL, mux, "many.test.js")
 }
 
 // TestFiles needs no server.

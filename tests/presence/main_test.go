@@ -84,6 +84,9 @@ func (p *picture) follow() {
 				p.changes[u]++
 			}
 		}
+		if d.Snapshot {
+			continue // who is offline in it was never there
+		}
 		for _, o := range d.Offline {
 			if !p.online[o.Username] {
 				p.t.Errorf("%s: told that %s has gone, who was not there", p.name, o.Username)

@@ -102,7 +102,7 @@ func (s *screen) presence(p wire.Presence) {
 	}
 	sort.Strings(came)
 	switch {
-	case p.Snapshot && len(came) == 0:
+	case p.Snapshot && !p.Partial && len(came) == 0:
 		s.print("* nobody else is online")
 	case len(came) > 0:
 		s.print("* online: " + strings.Join(came, ", "))

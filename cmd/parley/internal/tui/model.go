@@ -77,6 +77,7 @@ const (
 
 // model is the whole state.
 type model struct {
+	partial bool // the last picture of presence was one of some: of others nothing is known
 	cfg     Config
 	session *session // nil before the login
 	me      string
@@ -262,7 +263,11 @@ func (m *model) see(ev wire.Presence) {
 	if ev.Snapshot {
 		for _, p := range m.people {
 			p.state = offline
+			if ev.Partial {
+				p.state = unknown // but for those it names
+			}
 		}
+		m.partial = ev.Partial
 	}
 	for _, name := range ev.Online {
 		if name != m.me {

@@ -109,7 +109,7 @@ func (p *program) contacts(msg contacts) tea.Cmd {
 		if c.LastSeen != nil && !c.LastSeen.IsZero() {
 			x.lastSeen = c.LastSeen.Time
 		}
-		if c.Online != nil && x.state == unknown {
+		if c.Online != nil && x.state == unknown && !p.partial { // else nobody would tell when it changes
 			x.state = map[bool]presence{true: online, false: offline}[*c.Online]
 		}
 		if p.open == "" && p.cfg.With != "" && strings.EqualFold(c.Username, p.cfg.With) {

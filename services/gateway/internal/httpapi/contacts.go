@@ -66,6 +66,9 @@ func (h *handler) contacts(w http.ResponseWriter, r *http.Request, c token.Claim
 		}
 		out.Contacts = append(out.Contacts, row)
 	}
+	if h.Listed != nil {
+		h.Listed(c.Username, page.Usernames)
+	}
 	seen := h.lastSeen(r.Context(), away)
 	for i := range out.Contacts {
 		out.Contacts[i].LastSeen = wire.Millis(seen[out.Contacts[i].Username])

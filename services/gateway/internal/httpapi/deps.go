@@ -86,6 +86,8 @@ type Deps struct {
 	Held func(sid string) bool
 	// Served is told of each contacts list that an old client got.
 	Served func(user string, online []string)
+	// Listed is told whom each page of contacts named.
+	Listed func(user string, names []string)
 	// Joined reports whether an old client of user has joined here; nil: there are none.
 	Joined func(user string) bool
 	// Bots are the users whose messages old clients get as those of bots.

@@ -242,7 +242,7 @@ func (s *scene) viewer(g *gateway, self string, names ...string) *viewer {
 	return v
 }
 
-func (v *viewer) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot bool) {
+func (v *viewer) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot, partial bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	first, again := !v.started, v.unknown && !unknown
@@ -266,6 +266,9 @@ func (v *viewer) PresenceUpdate(online []string, offline []api.PresenceChange, u
 		if !snapshot {
 			v.told[user]++
 		}
+	}
+	if snapshot {
+		return // who is offline in it was never there
 	}
 	for _, c := range offline {
 		if !v.online[c.User] || c.Online {

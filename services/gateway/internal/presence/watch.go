@@ -12,11 +12,12 @@ import (
 // who get the same update), and must not call Watch. It is called in order, never twice at a time for one watcher; a call
 // may still be under way when Unwatch returns.
 //
-// Online and offline are what changed; in a snapshot, online is everybody watched who is online, and what was said before is void.
+// Online and offline are what changed; in a snapshot, online is everybody watched who is online, and what was said before is void. A partial
+// one is of a list, and offline has all the others of that list: of who is not on it, it says nothing.
 // While unknown is true, the state may have changed without notice; once it can be known, there is a snapshot: who heard that it is unknown
 // need not remember anything.
 type Watcher interface {
-	PresenceUpdate(online []string, offline []api.PresenceChange, unknown bool, snapshot bool)
+	PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot, partial bool)
 }
 
 // watching is one watcher's entry.
@@ -87,22 +88,25 @@ func (m *Mirror) Watch(w Watcher, self string, names, hidden []string) {
 	} else {
 		m.index(e, names)
 	}
-	online := m.picture(e)
+	online, offline := m.picture(e)
 	e.told = m.unknown&e.shards != 0
-	unknown := e.told
+	unknown, partial := e.told, !e.all
 	m.mu.Unlock()
-	w.PresenceUpdate(online, nil, unknown, true)
+	w.PresenceUpdate(online, offline, unknown, true, partial)
 }
 
-// picture is who of those that e watches is online. Mirror.mu is held.
-func (m *Mirror) picture(e *watching) (online []string) {
+// picture is who of those that e watches is online and, of a list, who is not. Mirror.mu is held.
+func (m *Mirror) picture(e *watching) (online []string, offline []api.PresenceChange) {
+	unknown := m.unknown&e.shards != 0
 	if !e.all {
 		for _, user := range e.names {
 			if _, ok := m.shards[api.PresenceShard(user)].online[user]; ok {
 				online = append(online, user)
+			} else if !unknown {
+				offline = append(offline, api.PresenceChange{User: user})
 			}
 		}
-		return online
+		return online, offline
 	}
 	for i := range m.shards {
 		for user := range m.shards[i].online {
@@ -111,7 +115,7 @@ func (m *Mirror) picture(e *watching) (online []string) {
 			}
 		}
 	}
-	return online
+	return online, nil
 }
 
 // skips reports whether a watcher of everybody is not told of user.
@@ -204,6 +208,7 @@ type update struct {
 	offline  []api.PresenceChange
 	unknown  bool
 	snapshot bool
+	partial  bool
 }
 
 // runFlushes tells watchers, a moment after the first change of a batch.
@@ -223,7 +228,7 @@ func (m *Mirror) runFlushes(ctx context.Context) {
 			u := &list[i]
 			u.e.order.Lock()
 			if u.e.round.Load() == u.round {
-				u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, u.snapshot)
+				u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, u.snapshot, u.partial)
 			}
 			u.e.order.Unlock()
 			*u = update{}
@@ -286,8 +291,24 @@ func (m *Mirror) update(list []update, e *watching, n net) []update {
 	}
 	u := update{e: e, round: e.round.Load(), online: n.online, offline: n.offline, unknown: unknown}
 	if e.told && !unknown {
-		u.online, u.snapshot = m.picture(e), true
+		online, offline := m.picture(e)
+		u.online, u.snapshot, u.partial = online, true, !e.all
+		if u.partial {
+			u.offline = since(offline, n.offline)
+		}
 	}
 	e.told = unknown
 	return append(list, u)
+}
+
+// since puts in when those of offline left who did so just now.
+func since(offline, left []api.PresenceChange) []api.PresenceChange {
+	at := make(map[string]int64, len(left))
+	for _, c := range left {
+		at[c.User] = c.LastSeen
+	}
+	for i := range offline {
+		offline[i].LastSeen = at[offline[i].User]
+	}
+	return offline
 }

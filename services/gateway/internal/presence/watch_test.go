@@ -41,7 +41,7 @@ func (m *Mirror) announce(changes ...api.PresenceChange) {
 func (m *Mirror) flush() int {
 	list := m.collect(nil)
 	for _, u := range list {
-		u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, false)
+		u.e.w.PresenceUpdate(u.online, u.offline, u.unknown, u.snapshot, u.partial)
 	}
 	return len(list)
 }
@@ -52,8 +52,8 @@ func down(user string) api.PresenceChange { return api.PresenceChange{User: user
 // record keeps what a watcher is given.
 type record struct{ updates []update }
 
-func (r *record) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, _ bool) {
-	r.updates = append(r.updates, update{online: online, offline: offline, unknown: unknown})
+func (r *record) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot, partial bool) {
+	r.updates = append(r.updates, update{online: online, offline: offline, unknown: unknown, snapshot: snapshot, partial: partial})
 }
 
 func TestWatchersOfEverybodyShareOneBatch(t *testing.T) {

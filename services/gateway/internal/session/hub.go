@@ -154,6 +154,8 @@ type Deps struct {
 	Verifier  Verifier
 	Auth      Auth
 	Places    Places
+	// Peers are those with whom a user talked last; nil: nobody knows.
+	Peers func(ctx context.Context, user string) ([]string, error)
 }
 
 // Hub holds all sessions of a gateway.
@@ -175,6 +177,7 @@ type Hub struct {
 	awake  atomic.Int64 // Unix seconds: since when the process runs without a pause, 0 for always
 
 	presenceFrames presenceCache
+	near           *nearby
 	m              metrics
 }
 
@@ -241,7 +244,7 @@ func NewHub(cfg Config, deps Deps) *Hub {
 		return c
 	}
 	h := &Hub{cfg: cfg, Deps: deps, tickers: map[ticker]netip.Addr{}, byAddress: map[netip.Addr]int{}, accounts: map[string]*account{},
-		doubts: map[limit]*doubt{}, waiting: map[Wire]bool{}, lookers: map[*Session]struct{}{}}
+		doubts: map[limit]*doubt{}, waiting: map[Wire]bool{}, lookers: map[*Session]struct{}{}, near: newNearby()}
 	h.m = metrics{
 		connections: gauge("connections", "Open connections."),
 		sessions:    gauge("sessions", "Authenticated sessions."),

@@ -130,7 +130,12 @@ func (s *Session) Join(j wire.Join, re string) error {
 	if re == "" && len(refused) > 0 { // there is no ack that could tell
 		s.sendError(wire.E(refused[0].Code, "not joined: "+refused[0].Room), "")
 	}
-	return s.join(job)
+	if err := s.join(job); err != nil {
+		return err
+	}
+	s.watch.comesNear()
+	s.meet()
+	return nil
 }
 
 // roomsOf reads names of rooms of one's own; which of them are none is told in refused, and first says why. It fails when it cannot be known.

@@ -384,14 +384,14 @@ type presenceCache struct {
 	val *Shared
 }
 
-func (c *presenceCache) data(online []string, offline []api.PresenceChange, unknown, snapshot bool) *Shared {
-	key := presenceKey(online, offline, unknown, snapshot)
+func (c *presenceCache) data(online []string, offline []api.PresenceChange, unknown, snapshot, partial bool) *Shared {
+	key := presenceKey(online, offline, unknown, snapshot, partial)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.val != nil && c.key == key {
 		return c.val
 	}
-	p := wire.Presence{Online: online, Offline: make([]wire.Offline, 0, len(offline)), Unknown: unknown, Snapshot: snapshot}
+	p := wire.Presence{Online: online, Offline: make([]wire.Offline, 0, len(offline)), Unknown: unknown, Snapshot: snapshot, Partial: partial}
 	if p.Online == nil {
 		p.Online = []string{}
 	}
@@ -403,7 +403,7 @@ func (c *presenceCache) data(online []string, offline []api.PresenceChange, unkn
 }
 
 // presenceKey spells the batch out: comparing texts is cheap beside encoding, and cannot be wrong.
-func presenceKey(online []string, offline []api.PresenceChange, unknown, snapshot bool) string {
+func presenceKey(online []string, offline []api.PresenceChange, unknown, snapshot, partial bool) string {
 	n := 8
 	for _, u := range online {
 		n += len(u) + 1
@@ -411,6 +411,7 @@ func presenceKey(online []string, offline []api.PresenceChange, unknown, snapsho
 	b := make([]byte, 0, n+len(offline)*32)
 	b = strconv.AppendBool(b, unknown)
 	b = strconv.AppendBool(b, snapshot)
+	b = strconv.AppendBool(b, partial)
 	for _, u := range online {
 		b = append(append(b, '+'), u...)
 		b = append(b, '&') // in no name

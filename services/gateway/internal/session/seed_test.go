@@ -616,11 +616,11 @@ func TestPresenceStartsFromTheServedListAndAlternates(t *testing.T) {
 	c.want(offline("Tsahi"), online("Era")) // since the list was served; nothing of Lisa herself
 	s := c.caughtUp()
 	change := func(u string) []api.PresenceChange { return []api.PresenceChange{{User: u}} }
-	s.PresenceUpdate([]string{"Avi"}, nil, false, false)
-	s.PresenceUpdate([]string{"Era", "Tsahi"}, change("Avi"), false, false)
-	s.PresenceUpdate(nil, change("Avi"), false, false)
-	s.PresenceUpdate(nil, nil, true, false) // unknown for a while
-	s.PresenceUpdate([]string{"Avi", "Tsahi"}, nil, false, true)
+	s.PresenceUpdate([]string{"Avi"}, nil, false, false, false)
+	s.PresenceUpdate([]string{"Era", "Tsahi"}, change("Avi"), false, false, false)
+	s.PresenceUpdate(nil, change("Avi"), false, false, false)
+	s.PresenceUpdate(nil, nil, true, false, false) // unknown for a while
+	s.PresenceUpdate([]string{"Avi", "Tsahi"}, nil, false, true, false)
 	got := c.take(4)
 	if want := []string{online("Tsahi"), offline("Avi"), offline("Era"), online("Avi")}; !slices.Equal(got, want) {
 		t.Fatalf("got %q, want %q", got, want)

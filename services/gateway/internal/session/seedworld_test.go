@@ -181,7 +181,7 @@ func (w *seedWorld) Watch(s presence.Watcher, self string, names, hidden []strin
 	}
 	w.said = append(w.said, "watch "+list)
 	w.mu.Unlock()
-	s.PresenceUpdate(online, nil, false, true)
+	s.PresenceUpdate(online, nil, false, true, names != nil)
 }
 
 // heard takes what presence was told.

@@ -54,6 +54,9 @@ type Session struct {
 
 	watch watching // whose presence it gets (watch.go)
 
+	met      map[string]struct{} // with whom the user talks, where a session gets the presence of those (near.go)
+	widening bool                // met is put into force
+
 	// What it has confirmed (cursor.go).
 	dirty     map[room.Room]written
 	ahead     map[room.Room]written // written live while a catch-up has older ones still to read
@@ -365,8 +368,8 @@ func (s *Session) Refresh(tok string, re string) error {
 }
 
 // PresenceUpdate implements presence.Watcher.
-func (s *Session) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot bool) {
-	data := s.hub.presenceFrames.data(online, offline, unknown, snapshot)
+func (s *Session) PresenceUpdate(online []string, offline []api.PresenceChange, unknown, snapshot, partial bool) {
+	data := s.hub.presenceFrames.data(online, offline, unknown, snapshot, partial)
 	s.send(wire.EvPresence, data, "")
 }
 
@@ -421,6 +424,7 @@ func (s *Session) Deliver(d *router.Delivery) {
 		s.mu.Unlock()
 		return
 	}
+	s.meets(d.Room.Peer(s.user))
 	var next *outgoing
 	told := false
 	if d.Message.Sender == s.user {

@@ -16,11 +16,13 @@ import (
 // watching is whose presence a session gets. Presence.Watch is called under mu, which comes before Session.mu; nobody is asked
 // anything under it.
 type watching struct {
-	mu    sync.Mutex
-	asked []string // by watch_presence, as the client wrote them; nil: it has not asked
-	peers []string // of a session that gets them where others would get nobody
-	next  uint64   // number of the youngest look
-	done  uint64   // number of the youngest look that counts
+	mu      sync.Mutex
+	asked   []string // by watch_presence, as the client wrote them; nil: it has not asked
+	peers   []string // of a session that gets them where everybody would be too many
+	near    bool     // it is to get those with whom its user talks, and those listed last (near.go)
+	meeting bool     // it is finding out who they are, or has
+	next    uint64   // number of the youngest look
+	done    uint64   // number of the youngest look that counts
 
 	running bool     // a goroutine works off watch_presence
 	acks    []string // frames that wait for it
@@ -226,7 +228,7 @@ func (s *Session) lookLater() {
 func (s *Session) begin() {
 	w := &s.watch
 	if !w.known {
-		s.PresenceUpdate(nil, nil, true, true)
+		s.PresenceUpdate(nil, nil, true, true, false)
 		return
 	}
 	s.hub.Presence.Watch(s, s.user, w.names, w.hidden)
@@ -285,6 +287,7 @@ func (h *Hub) SightChanged(user string) {
 			// Not before it has a picture to be changed.
 			if s.watch.begun() && s.ctx.Err() == nil {
 				s.look()
+				s.meet()
 			}
 		}
 	}()

@@ -4,6 +4,7 @@ import { Avatar, presence, when } from "./parts.js";
 
 export const ROW = 68; // px, as in style.css
 const SPARE = 6; // rows drawn beyond what is seen
+const NEAR = 50; // rows beyond what is seen whose presence is asked for
 
 /** The list of contacts: only the rows that are seen exist, however many there are. */
 export class Contacts extends Component {
@@ -59,6 +60,7 @@ export class Contacts extends Component {
     this.at = Math.max(0, Math.min(this.at, list.length - 1));
     const first = Math.max(0, this.state.top / ROW - SPARE);
     const last = Math.min(list.length, Math.ceil((this.state.top + this.state.height) / ROW) + SPARE + 1);
+    store.shows(list.slice(Math.max(0, first - NEAR), last + NEAR).map((/** @type {any} */ p) => p.name));
     return html`<div class="contacts" role="listbox" aria-label="Contacts" tabindex="0" ref=${this.box} onScroll=${this.scrolled} onKeyDown=${this.key}
         aria-activedescendant=${list.length ? "c" + this.at : null}>
       <div class="rows" role="presentation" style=${{ height: list.length * ROW + "px" }}>

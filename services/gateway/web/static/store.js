@@ -14,6 +14,7 @@ const CONTACT_PAGES = 20; // of 1,000
 const CONVERSATION_PAGES = 50; // of 200
 const TYPING_MS = 5000;
 const TYPING_EVERY = 3000;
+const LOOK_MS = 50; // how long a change of what is on the screen waits for another one
 const CAUGHT_UP_MS = 2500; // how long "caught up" shows
 
 const collator = new Intl.Collator(undefined, { sensitivity: "base", numeric: true });
@@ -55,6 +56,12 @@ export class Store {
   #listed = null;
   #typed = { room: "", at: 0 }; // when the other side was last told that one types
   #pumping = new Set();
+  /** Presence is told of some people only, and of others nothing is known: those on the screen are asked for. */
+  #partial = false;
+  /** @type {string[]} on the screen, at most 1,000 */
+  #shown = [];
+  #asked = ""; // those whom the connection was last asked for
+  #looking = false;
   /** @type {Map<string, string>} what storage has: rows of the list ask for it at every frame */
   #drafts = new Map();
 
@@ -116,6 +123,8 @@ export class Store {
     this.used = [];
     this.ready = false;
     this.#byName = this.#listed = null;
+    this.#partial = false;
+    this.#asked = "";
     this.changed();
   }
 
@@ -206,14 +215,36 @@ export class Store {
 
   /** @param {import("../../../../client/js/connection.js").Events["presence"]} p */
   #presence(p) {
-    if (p.snapshot || p.unknown) for (const x of this.people.values()) x.online = p.unknown ? null : false;
+    if (p.snapshot) this.#partial = !!p.partial;
+    // A picture of some people says nothing of the others.
+    if (p.snapshot || p.unknown) for (const x of this.people.values()) x.online = p.unknown || p.partial ? null : false;
     for (const name of p.online) this.#person(name).online = true;
     for (const o of p.offline) {
       const x = this.#person(o.username);
       x.online = false;
       if (o.last_seen) x.lastSeen = Date.parse(o.last_seen);
     }
+    this.#look();
     this.changed();
+  }
+
+  /** The list shows these people, or is about to. @param {string[]} names */
+  shows(names) {
+    this.#shown = [...new Set([...this.panes.map((r) => this.room(r).peer), ...names])].slice(0, 1000).sort();
+    this.#look();
+  }
+
+  /** Asks for the presence of those on the screen, where not everybody's is told. */
+  #look() {
+    if (!this.#partial || this.#looking || this.#shown.join("\n") === this.#asked) return;
+    this.#looking = true;
+    setTimeout(() => {
+      this.#looking = false;
+      const asked = this.#shown.join("\n");
+      if (!this.conn?.connected || asked === this.#asked) return;
+      this.conn.watch(this.#shown); // again by itself, on each new connection
+      this.#asked = asked;
+    }, LOOK_MS);
   }
 
   /**
@@ -262,8 +293,8 @@ export class Store {
           const page = await session.contacts({ limit: 1000, after });
           for (const c of page.contacts) {
             const p = this.#person(c.username, c.room);
-            // Once the connection has given its snapshot, what it says is younger.
-            if (p.online === null || this.status !== "up") p.online = c.online;
+            // Once the connection has given its snapshot, what it says is younger; and nobody tells of those that are not on the screen.
+            if (!this.#partial && (p.online === null || this.status !== "up")) p.online = c.online;
             if (c.last_seen) p.lastSeen = Math.max(p.lastSeen, Date.parse(c.last_seen));
           }
           if (!(after = page.next)) break;
