@@ -117,7 +117,7 @@ func TestUserCommands(t *testing.T) {
 		}
 		listed = append(listed, a)
 	}
-	if n := len(listed); n != 8 || listed[6].Username != "Mona" || listed[6].Disabled == nil || !listed[0].Admin {
+	if n := len(listed); n != 7 || listed[5].Username != "Mona" || listed[5].Disabled == nil || !listed[0].Admin {
 		t.Errorf("listed %+v", listed)
 	}
 	must(t, data, "", "enable", "mona")
