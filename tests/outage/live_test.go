@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"net/url"
 	"slices"
 	"sync"
@@ -16,8 +17,15 @@ import (
 	"parley/tests/harness"
 )
 
+// liveCuts is how often a gateway loses NATS: a few times in every run, twenty times with PARLEY_LONG=1 (make test-long).
+func liveCuts() int {
+	if os.Getenv("PARLEY_LONG") == "1" {
+		return 20
+	}
+	return 5
+}
+
 const (
-	liveCuts = 20
 	// livePromise is how soon after a gateway has NATS again its clients know what HTTP says. It holds for half of the cuts at least, so that a busy
 	// machine is no failure, and for every one with some patience.
 	livePromise  = 3 * time.Second
@@ -162,7 +170,7 @@ func (c *scene) storm() {
 	defer close(stop)
 	r := rand.New(rand.NewPCG(2, 3))
 	var took []time.Duration
-	for cut := range liveCuts {
+	for cut := range liveCuts() {
 		g := c.v.Gateways[r.IntN(len(c.v.Gateways))]
 		lasts := 500*time.Millisecond + time.Duration(r.Int64N(int64(7500*time.Millisecond)))
 		g.ToNats.Cut()
@@ -186,7 +194,7 @@ func (c *scene) storm() {
 		t.Errorf("in half of the cuts the clients' pictures were wrong for longer than %s", m)
 	}
 	for _, what := range []string{"contacts", "blocks", "reads", "messages"} {
-		if c.done[what] < liveCuts && (c.roster || what != "contacts") {
+		if c.done[what] < liveCuts() && (c.roster || what != "contacts") {
 			t.Errorf("too little happened: %v", c.done)
 			return
 		}
