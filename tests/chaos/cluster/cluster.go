@@ -30,8 +30,9 @@ import (
 type Options struct {
 	Pinned   bool              // gateway i knows NATS node i only
 	Settings map[string]string // of all processes of ours
-	// SmallDisk: the first NATS node has a file system of its own, of smallDisk bytes. Needs root.
-	SmallDisk bool
+	Nodes    int               // of NATS: 3 (default) or 1
+	// SmallDisks: each NATS node has a file system of its own, of smallDisk bytes. Needs root.
+	SmallDisks bool
 }
 
 // Cluster is three NATS nodes, three gateways, two each of auth, presence and history, Redis and PostgreSQL.
@@ -41,7 +42,7 @@ type Cluster struct {
 	key      ed25519.PrivateKey
 	http     *http.Client
 
-	Nats     [3]*Node
+	Nats     []*Node
 	Routes   []*Route
 	Gateways [3]*Service
 	Services []*Service // gateways and all others
@@ -96,7 +97,11 @@ func New(t testing.TB, o Options) *Cluster {
 	c.key = ed25519.NewKeyFromSeed(seed)
 	c.settings["token-key"] = base64.StdEncoding.EncodeToString(seed)
 	maps.Copy(c.settings, o.Settings)
-	c.startNats(o.SmallDisk)
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	c.settings["nats-replicas"] = strconv.Itoa(o.Nodes)
+	c.startNats(o)
 	c.Redis = testx.RedisServer(t, "--maxmemory-policy", "noeviction")
 	c.ToRedis = c.link("redis", c.Redis.Addr)
 	c.Postgres = testx.PostgresServer(t)
@@ -203,6 +208,12 @@ func (s *Service) WaitReady(within time.Duration) {
 		}
 		return s.Ready()
 	})
+}
+
+// WaitUnready waits until it says that it cannot.
+func (s *Service) WaitUnready(within time.Duration) {
+	s.c.t.Helper()
+	s.c.wait(s.Name+" says that it is not ready", within, func() bool { return !s.Ready() })
 }
 
 // wait polls what is asked over HTTP; fifty times a second would be a load of its own.

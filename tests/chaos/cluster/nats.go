@@ -21,6 +21,7 @@ import (
 // Node is one nats-server process.
 type Node struct {
 	Name, Store string
+	Disk        *harness.Disk // with Options.SmallDisks
 	addr        string
 	monitor     string
 	conf        string
@@ -32,8 +33,8 @@ type Node struct {
 // Stream is the name of partition p's stream.
 func Stream(p int) string { return subject.Stream(p) }
 
-// startNats starts three nodes that see each other through links only: what they gossip as their own address leads nowhere.
-func (c *Cluster) startNats(small bool) {
+// startNats starts the nodes, which see each other through links only: what they gossip as their own address leads nowhere.
+func (c *Cluster) startNats(o Options) {
 	t := c.t
 	nowhere, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -49,13 +50,17 @@ func (c *Cluster) startNats(small bool) {
 			conn.Close()
 		}
 	}()
-	var route [3]string
+	c.Nats = make([]*Node, o.Nodes)
+	route := make([]string, o.Nodes)
 	for i := range c.Nats {
-		dir := t.TempDir()
-		if small && i == 0 {
-			c.mount(dir)
+		dir, disk := "", (*harness.Disk)(nil)
+		if o.SmallDisks {
+			disk = harness.NewDisk(t, smallDisk)
+			dir = disk.Dir
+		} else {
+			dir = t.TempDir()
 		}
-		c.Nats[i] = &Node{Name: fmt.Sprintf("n%d", i), Store: filepath.Join(dir, "store"), c: c, conf: filepath.Join(dir, "nats.conf"),
+		c.Nats[i] = &Node{Disk: disk, Name: fmt.Sprintf("n%d", i), Store: filepath.Join(dir, "store"), c: c, conf: filepath.Join(dir, "nats.conf"),
 			addr: fmt.Sprintf("127.0.0.1:%d", c.freePort()), monitor: fmt.Sprintf("127.0.0.1:%d", testx.FreePort(t))}
 		route[i] = fmt.Sprintf("127.0.0.1:%d", c.freePort())
 	}
@@ -72,11 +77,15 @@ func (c *Cluster) startNats(small bool) {
 listen: "%s"
 http: "%s"
 jetstream { store_dir: "%s", sync_interval: always, max_file_store: 4GB, max_memory_store: 256MB }
-cluster { name: parley, listen: "%s", advertise: "%s", no_advertise: true, routes: [%s] }
 ping_interval: 2s
 ping_max: 2
 write_deadline: 5s
-`, n.Name, n.addr, n.monitor, n.Store, route[i], nowhere.Addr(), strings.Join(routes, ", "))
+lame_duck_grace_period: 5s
+lame_duck_duration: 30s
+`, n.Name, n.addr, n.monitor, n.Store)
+		if o.Nodes > 1 {
+			conf += fmt.Sprintf("cluster { name: parley, listen: \"%s\", advertise: \"%s\", no_advertise: true, routes: [%s] }\n", route[i], nowhere.Addr(), strings.Join(routes, ", "))
+		}
 		if err := os.WriteFile(n.conf, []byte(conf), 0o600); err != nil {
 			t.Fatal(err)
 		}
