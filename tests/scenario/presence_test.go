@@ -14,9 +14,11 @@ func online(t *testing.T, user *harness.User) func(wire.Frame) bool {
 	return func(f wire.Frame) bool { return slices.Contains(harness.Data[wire.Presence](t, f).Online, user.Name) }
 }
 
+// offlineIs is a change: a snapshot names those, too, who were not there before.
 func offlineIs(t *testing.T, user *harness.User) func(wire.Frame) bool {
 	return func(f wire.Frame) bool {
-		return slices.ContainsFunc(harness.Data[wire.Presence](t, f).Offline, func(o wire.Offline) bool { return o.Username == user.Name })
+		p := harness.Data[wire.Presence](t, f)
+		return !p.Snapshot && slices.ContainsFunc(p.Offline, func(o wire.Offline) bool { return o.Username == user.Name })
 	}
 }
 
