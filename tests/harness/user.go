@@ -201,7 +201,8 @@ func (u *User) History(t testing.TB, base, room string, n int) []wire.Message {
 
 func (u *User) history(t testing.TB, base, room string) (out []wire.Message, a Answer) {
 	t.Helper()
-	for after := int64(0); ; after = out[len(out)-1].Seq {
+	after := int64(0)
+	for {
 		a = u.v.Do(http.MethodGet, fmt.Sprintf("%s/v1/rooms/%s/messages?limit=100&after=%d", base, url.PathEscape(room), after), u.Tokens.AccessToken, nil)
 		var page client.MessagesPage
 		if a.Status != http.StatusOK {
@@ -211,8 +212,9 @@ func (u *User) history(t testing.TB, base, room string) (out []wire.Message, a A
 			t.Fatalf("read %s: %v", room, err)
 		}
 		out = append(out, page.Messages...)
-		if !page.More {
+		if !page.More || len(page.Messages) == 0 { // an empty page with more: history is behind
 			return out, a
 		}
+		after = out[len(out)-1].Seq
 	}
 }

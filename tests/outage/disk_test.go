@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -25,9 +24,6 @@ const healed = 30 * time.Second
 // TestAllInOneDiskFull: the disk under `parley serve` is full while people chat, then there is room. Nobody starts anything again.
 func TestAllInOneDiskFull(t *testing.T) {
 	t.Run("with a floor", func(t *testing.T) { diskFull(t, 24<<20, 30*time.Second) })
-	if os.Getenv("PARLEY_LONG") != "1" { // make test-long
-		return
-	}
 	// Its stores meet the end of the disk themselves.
 	t.Run("without a floor", func(t *testing.T) { diskFull(t, 0, 10*time.Second) })
 }

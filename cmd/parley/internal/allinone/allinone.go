@@ -64,7 +64,7 @@ func serve(ctx context.Context, cfg *Config, out, notes io.Writer) error {
 	process := obs.NewRegistry()
 	space := newDisk(cfg.Data, cfg.Floor, cfg.Gateway.Obs.Logger("disk"), process)
 	natsLog := cfg.Gateway.Obs.Logger("nats")
-	ns, err := newEmbedded(func() (*server.Server, error) { return startNATS(cfg, natsLog) }, space.Storage, natsLog, process)
+	ns, err := newEmbedded(func() (*server.Server, error) { return startNATS(cfg, natsLog) }, space.Room, natsLog, process)
 	if err != nil {
 		return err
 	}

@@ -89,6 +89,17 @@ func (d *disk) Storage() error {
 	return nil
 }
 
+// restartRoom is what a store must be able to write for a start of it to be of use, however low the floor is.
+const restartRoom = 1 << 20
+
+// Room is nil while there is room to start a store in.
+func (d *disk) Room() error {
+	if d.free.Load() < restartRoom {
+		return errDisk
+	}
+	return d.Storage()
+}
+
 // Ready says more than Storage: it is for the private port.
 func (d *disk) Ready() error {
 	if d.low.Load() {

@@ -17,6 +17,14 @@ func TestFloor(t *testing.T) {
 	if err := d.Storage(); err != nil || d.free.Load() == 0 {
 		t.Fatalf("without a floor: %v, %d bytes free", err, d.free.Load())
 	}
+	free := d.free.Swap(restartRoom - 1)
+	if d.Room() == nil {
+		t.Error("without a floor, a store is started again on a disk that is full")
+	}
+	d.free.Store(free)
+	if err := d.Room(); err != nil {
+		t.Errorf("with room: %v", err)
+	}
 	d.floor = math.MaxInt64
 	d.look()
 	var e *wire.Error

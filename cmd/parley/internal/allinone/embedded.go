@@ -17,7 +17,9 @@ import (
 // (nats-server since 2.14), so this starts it again: in place, as a server of its own would be, and the services connect anew.
 type embedded struct {
 	start    func() (*server.Server, error)
-	room     func() error // why it is no use to start again now
+	room     func() error               // why it is no use to start again now
+	refuses  func(*server.Server) error // why it stores nothing; may hang
+	patience time.Duration              // for that answer
 	log      *slog.Logger
 	restarts prometheus.Counter
 
@@ -30,13 +32,15 @@ const (
 	watchEvery = 500 * time.Millisecond
 	// A start takes a moment; one that did not help is not repeated at once, and often enough to heal within seconds.
 	minRestart, maxRestart = time.Second, 8 * time.Second
+	// lookTime is more than any look takes on a busy machine; a disk that takes longer to write is a disk that does not.
+	lookTime = 10 * time.Second
 	// stopTime bounds the end of a server that may wait for a broken disk.
 	stopTime = 30 * time.Second
 )
 
 // newEmbedded starts it. Between its starts, room says whether one makes sense.
 func newEmbedded(start func() (*server.Server, error), room func() error, log *slog.Logger, reg prometheus.Registerer) (*embedded, error) {
-	e := &embedded{start: start, room: room, log: log, restarts: prometheus.NewCounter(prometheus.CounterOpts{
+	e := &embedded{start: start, room: room, refuses: refuses, patience: lookTime, log: log, restarts: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "parley_serve_nats_restarts_total", Help: "Starts of the embedded NATS because its store refused to write.",
 	})}
 	reg.MustRegister(e.restarts, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -70,18 +74,33 @@ func (e *embedded) Ready() error {
 	return e.bad
 }
 
-// look asks the server for the outcome of its last writes, stream by stream.
+// look asks the server for the outcome of its last writes, stream by stream. A server that keeps the answer is waiting for its disk, and
+// meanwhile nobody who asks for Ready or for a connection may wait for it.
 func (e *embedded) look() error {
 	e.mu.Lock()
+	s, bad := e.s, e.bad
+	e.mu.Unlock()
+	if s == nil {
+		return bad
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- e.refuses(s) }()
+	select {
+	case bad = <-answer:
+	case <-time.After(e.patience):
+		bad = fmt.Errorf("the embedded NATS did not say within %s whether it stores", e.patience)
+	}
+	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.s == nil {
-		return e.bad
+	e.bad = bad
+	return bad
+}
+
+func refuses(s *server.Server) error {
+	if h := s.Healthz(&server.HealthzOptions{}); h.Error != "" {
+		return fmt.Errorf("the embedded NATS refuses to store: %s", h.Error)
 	}
-	e.bad = nil
-	if h := e.s.Healthz(&server.HealthzOptions{}); h.Error != "" {
-		e.bad = fmt.Errorf("the embedded NATS refuses to store: %s", h.Error)
-	}
-	return e.bad
+	return nil
 }
 
 // Run watches it until ctx ends. An error means that only a new process can help.

@@ -25,6 +25,7 @@ import (
 type world struct {
 	e            *embedded
 	full, broken atomic.Bool // the disk; the next start
+	hangs        atomic.Bool // whoever asks the server whether it stores
 	dir          string
 	js           jetstream.JetStream
 }
@@ -51,6 +52,13 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	w.e.refuses = func(s *server.Server) error {
+		if w.hangs.Load() {
+			<-ctx.Done()
+		}
+		return refuses(s)
+	}
+	w.e.patience = time.Second
 	done := make(chan error, 1)
 	go func() { done <- w.e.Run(ctx) }()
 	nc, err := natsx.Connect(natsx.Config{}, "test", testx.Quiet(), nats.InProcessServer(w.e))
@@ -197,4 +205,20 @@ func TestServerThatDoesNotStart(t *testing.T) {
 	if err := w.e.Ready(); err != nil {
 		t.Errorf("it stores, and %v", err)
 	}
+}
+
+// TestServerThatDoesNotSayWhetherItStores: a write that does not end keeps the answer back. Nobody else waits for it, and the server is started again.
+func TestServerThatDoesNotSayWhetherItStores(t *testing.T) {
+	w := newWorld(t)
+	if err := w.say("one", "before"); err != nil {
+		t.Fatal(err)
+	}
+	w.hangs.Store(true)
+	testx.Eventually(t, "it is seen", 10*time.Second, func() bool { return w.e.Ready() != nil })
+	if c, err := w.e.InProcessConn(); err == nil {
+		c.Close()
+	}
+	testx.Eventually(t, "it was started again", 20*time.Second, func() bool { return testutil.ToFloat64(w.e.restarts) >= 1 })
+	w.hangs.Store(false)
+	testx.Eventually(t, "it stores again", 30*time.Second, func() bool { return w.say("one", "after") == nil && w.e.Ready() == nil })
 }

@@ -69,9 +69,10 @@ func (o *onlooker) take(frame []byte) {
 	o.storm.names.Add(int64(len(f.Data.Online) + len(f.Data.Offline)))
 	o.storm.bytes.Add(int64(len(frame)))
 	if f.Data.Snapshot {
-		o.online = 0
+		o.online = len(f.Data.Online)
+	} else {
+		o.online += len(f.Data.Online) - len(f.Data.Offline)
 	}
-	o.online += len(f.Data.Online) - len(f.Data.Offline)
 	o.known = !f.Data.Unknown
 	right := o.asked && o.known && o.online == o.storm.Picture
 	if right != o.right {
