@@ -60,10 +60,10 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
 bin/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 	GOWORK=off $(GO) build -C .ci/tools -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 
-lint-deploy: bin/chart ## the Helm chart: lint, all variants rendered and read strictly; with a k8s-lab also schemas and an API server's dry run
+lint-deploy: bin/chart ## the compose file; the Helm chart: lint, all variants rendered and read strictly; with a k8s-lab also schemas and an API server's dry run
 	@.ci/lint-deploy
 
-bin/chart: .ci/tools/chart/main.go .ci/tools/chart/go.mod .ci/tools/chart/go.sum
+bin/chart: $(wildcard .ci/tools/chart/*.go) .ci/tools/chart/go.mod .ci/tools/chart/go.sum
 	GOWORK=off CGO_ENABLED=0 $(GO) build -C .ci/tools/chart -o $(CURDIR)/bin/chart .
 
 fmt: ## format everything

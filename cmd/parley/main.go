@@ -10,6 +10,7 @@ import (
 	"parley/cmd/parley/internal/admin"
 	"parley/cmd/parley/internal/allinone"
 	"parley/cmd/parley/internal/chat"
+	"parley/cmd/parley/internal/health"
 	"parley/pkg/lifecycle"
 )
 
@@ -18,7 +19,8 @@ const usage = `parley is a one-to-one chat server.
   parley serve             run everything in one process
   parley chat              chat in this terminal
   parley user              add, change, export and erase users
-  parley config [SERVICE]  all settings of serve, gateway, auth, presence, history, chat and user
+  parley health [URL]      ask a running process whether it can do its work
+  parley config [SERVICE]  all settings of serve, gateway, auth, presence, history, chat, user and health
   parley version           what this program was built from
 
 Each takes --help.
@@ -43,6 +45,8 @@ func run(args []string) error {
 		return chat.Main(ctx, args[1:], os.LookupEnv, os.Stdin, os.Stdout)
 	case "user":
 		return admin.Main(ctx, args[1:], os.LookupEnv, admin.Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, allinone.Administer)
+	case "health":
+		return health.Main(ctx, args[1:], os.LookupEnv, os.Stdout)
 	case "config":
 		return reference(os.Stdout, args[1:])
 	case "version", "--version":

@@ -7,6 +7,7 @@ import (
 	"parley/cmd/parley/internal/admin"
 	"parley/cmd/parley/internal/allinone"
 	"parley/cmd/parley/internal/chat"
+	"parley/cmd/parley/internal/health"
 	"parley/pkg/config"
 	"parley/services/auth"
 	"parley/services/gateway"
@@ -21,6 +22,7 @@ var programs = []struct {
 }{
 	{"serve", &allinone.Config{}}, {"gateway", &gateway.Config{}}, {"auth", &auth.Config{}},
 	{"presence", &presence.Config{}}, {"history", &history.Config{}}, {"chat", &chat.Config{}}, {"user", &admin.Config{}},
+	{"health", &health.Config{}},
 }
 
 // reference prints the settings of one program, or of all.
@@ -41,7 +43,7 @@ func reference(w io.Writer, names []string) error {
 		fmt.Fprintln(w)
 	}
 	for n := range want {
-		return fmt.Errorf("there is no program %q with settings: serve, gateway, auth, presence, history, chat, user", n)
+		return fmt.Errorf("there is no program %q with settings: serve, gateway, auth, presence, history, chat, user, health", n)
 	}
 	return nil
 }

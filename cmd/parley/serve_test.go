@@ -403,6 +403,8 @@ func TestCommands(t *testing.T) {
 		{"serve --help", true, []string{"--http", "PARLEY_DATA", "--heartbeat"}},
 		{"chat --help", true, []string{"--with", "PARLEY_PASSWORD", "/quit"}},
 		{"config", true, []string{"serve (", "gateway (", "auth (", "presence (", "history (", "--redis-url"}},
+		{"health --help", true, []string{"--timeout", "Exit status"}},
+		{"health http://127.0.0.1:1", false, []string{"http://127.0.0.1:1", "refused"}},
 		{"config auth", true, []string{"auth (", "--token-key"}},
 		{"config nothing", false, []string{`no program "nothing"`}},
 		{"bogus", false, []string{`no command "bogus"`}},

@@ -1,7 +1,7 @@
 // Command chart checks the Helm chart without a cluster: Helm's own linter, every variant of values in ci/ rendered and read strictly as what it
-// says it is, and every mistake in ci/wrong/ refused with the words of its first line.
+// says it is, and every mistake in ci/wrong/ refused with the words of its first line. It also checks the compose file.
 //
-//	chart DIR OUT    writes the rendered variants into OUT
+//	chart DIR OUT COMPOSE    writes the rendered variants into OUT
 package main
 
 import (
@@ -26,11 +26,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: chart DIR OUT")
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: chart DIR OUT COMPOSE")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := errors.Join(run(os.Args[1], os.Args[2]), composed(os.Args[3])); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
