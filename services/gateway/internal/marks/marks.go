@@ -65,6 +65,8 @@ type Tracker struct {
 	chains map[string]*chain
 	m      metrics
 
+	telling sync.Mutex // held while a mark is told, so that an older one never comes after it; before router.users
+
 	mu    sync.Mutex
 	last  time.Time // when anything was heard
 	since time.Time // what moved since then is to be asked for; zero: nothing
@@ -293,6 +295,8 @@ func (t *Tracker) askFor(ctx context.Context, req api.MarksRequest) error {
 
 // tell tells the sessions of both users what is new, or everything again; it reports whether it told anybody.
 func (t *Tracker) tell(row api.Mark, again bool) (any bool) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
 	own, others := t.Members.Members(row.User), t.Members.Members(row.Peer)
 	if len(own)+len(others) == 0 {
 		return false
@@ -302,7 +306,11 @@ func (t *Tracker) tell(row api.Mark, again bool) (any bool) {
 		return false
 	}
 	for event, seq := range map[string]int64{wire.EvDelivered: row.Delivered, wire.EvRead: row.Read} {
-		if seq == 0 || !t.advances(markKey{event, row.User, row.Peer}, seq) && !again {
+		if seq == 0 {
+			continue
+		}
+		seq, news := t.advance(markKey{event, row.User, row.Peer}, seq)
+		if !news && !again {
 			continue
 		}
 		any = true
@@ -317,13 +325,13 @@ func (t *Tracker) tell(row api.Mark, again bool) (any bool) {
 	return any
 }
 
-// advances notes how far a mark has got, and reports whether that is news.
-func (t *Tracker) advances(k markKey, seq int64) bool {
+// advance notes how far a mark has got; it gives how far it has been told of, and reports whether that is news.
+func (t *Tracker) advance(k markKey, seq int64) (far int64, news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if old, ok := t.told.Get(k); ok && old >= seq {
-		return false
+		return old, false
 	}
 	t.told.Add(k, seq)
-	return true
+	return seq, true
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,5 +181,41 @@ func TestShownAgain(t *testing.T) {
 	}
 	if want := []api.Pair{{User: "Avi", Peer: "Lisa"}}; len(s.asked) != 1 || !slices.Equal(s.asked[0].Pairs, want) {
 		t.Errorf("asked %+v", s.asked)
+	}
+}
+
+// A mark never goes back, not even when an answer is older than what was announced meanwhile.
+func TestNeverBack(t *testing.T) {
+	s := &scene{t: t, told: map[string][]string{}}
+	tr := New(Deps{Bus: s, Ask: s.ask, Members: s, Deaf: func() {}, Log: testx.Logger(t), Registry: prometheus.NewRegistry()})
+	tr.announced(api.Marks{Source: "h", To: 1, Rows: []api.Mark{read(4)}}, time.Now())
+	s.now = []api.Mark{read(3)}
+	tr.Shown("Lisa", "Avi")
+	if err := tr.askAll(t.Context(), time.Time{}, tr.pairs); err != nil || !slices.Equal(s.told["Lisa"], []string{"message_read Avi 4", "message_read Avi 4"}) {
+		t.Errorf("%v, told %q", err, s.told["Lisa"])
+	}
+	const top = 20000
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	next.Store(4)
+	s.told = map[string][]string{}
+	for range 2 { // who hears announcements, and who asks
+		wg.Go(func() {
+			for seq := next.Add(1); seq <= top; seq = next.Add(1) {
+				tr.tell(read(seq), false)
+			}
+		})
+	}
+	wg.Wait()
+	last := int64(0)
+	for _, told := range s.told["Lisa"] {
+		var seq int64
+		if _, err := fmt.Sscanf(told, "message_read Avi %d", &seq); err != nil || seq <= last {
+			t.Fatalf("told %q after %d (%v)", told, last, err)
+		}
+		last = seq
+	}
+	if last != top {
+		t.Errorf("told of %d at last", last)
 	}
 }
