@@ -15,6 +15,7 @@ import (
 	"parley/client"
 	"parley/pkg/wire"
 	"parley/tests/harness"
+	"parley/tests/picture"
 )
 
 // liveCuts is how often a gateway loses NATS: a few times in every run, twenty times with PARLEY_LONG=1 (make test-long).
@@ -47,53 +48,32 @@ func TestLiveState(t *testing.T) {
 type person struct {
 	*harness.User
 	i       int
-	clients []*picture
+	clients []*viewer
 }
 
-// picture is what one client knows.
-type picture struct {
+// viewer is one client, and what it knows.
+type viewer struct {
 	t    *testing.T
 	name string
 	ws   *harness.WS
 	read int // frames
 
-	contacts map[string]bool
-	marks    map[markOf]int64
+	*picture.Picture
 }
 
-// markOf names a mark: how far user has read, or been delivered, in a room.
-type markOf struct {
-	room, user string
-	read       bool
-}
-
-func (p *picture) advance(m markOf, seq int64) { p.marks[m] = max(p.marks[m], seq) }
-
-// follow takes what has come. A mark never goes back.
-func (p *picture) follow() {
+// follow takes what has come.
+func (p *viewer) follow() {
 	frames := p.ws.Frames()
 	for _, f := range frames[p.read:] {
 		switch f.Event {
-		case wire.EvContactAdded:
-			p.contacts[harness.Data[wire.Contact](p.t, f).Username] = true
-		case wire.EvContactRemoved:
-			delete(p.contacts, harness.Data[wire.Contact](p.t, f).Username)
+		case wire.EvContactAdded, wire.EvContactRemoved:
+			p.Contact(harness.Data[wire.Contact](p.t, f).Username, f.Event == wire.EvContactAdded)
 		case wire.EvRead, wire.EvDelivered:
 			m := harness.Data[wire.Marker](p.t, f)
-			k := markOf{m.Room, m.Username, f.Event == wire.EvRead}
-			p.advance(k, m.Seq)
+			p.Move(picture.Mark{Room: m.Room, User: m.Username, Read: f.Event == wire.EvRead}, m.Seq)
 		}
 	}
 	p.read = len(frames)
-}
-
-// known is how far user has read or been delivered: who has read has been delivered.
-func (p *picture) known(room, user string, read bool) int64 {
-	seq := p.marks[markOf{room, user, true}]
-	if !read {
-		seq = max(seq, p.marks[markOf{room, user, false}])
-	}
-	return seq
 }
 
 // scene is people who do things; act is held for reading while somebody does one, and whole while nobody may.
@@ -122,11 +102,8 @@ func newScene(t *testing.T, v *harness.View, roster bool) *scene {
 	}
 	for i, p := range c.people {
 		for k := range 2 {
-			pic := &picture{t: t, name: fmt.Sprintf("%s at %d", p.Name, (i+k)%3), ws: p.Joined(at(v, i+k)), contacts: map[string]bool{}, marks: map[markOf]int64{}}
-			for _, name := range c.contacts(p) {
-				pic.contacts[name] = true
-			}
-			p.clients = append(p.clients, pic)
+			ws := p.Joined(at(v, i+k))
+			p.clients = append(p.clients, &viewer{t: t, name: fmt.Sprintf("%s at %d", p.Name, (i+k)%3), ws: ws, Picture: picture.Of(p.Name, c.contacts(p), nil)})
 		}
 	}
 	return c
@@ -250,7 +227,7 @@ func (c *scene) block(p, q *person) {
 	c.blocked[room] = !blocked
 }
 
-func (c *scene) say(p, q *person, pic *picture) {
+func (c *scene) say(p, q *person, pic *viewer) {
 	room := harness.Room(p.User, q.User)
 	m, err := pic.ws.TrySend(room, "hello", "", false)
 	if err != nil {
@@ -266,7 +243,7 @@ func (c *scene) say(p, q *person, pic *picture) {
 }
 
 // read reads up to the peer's last message, again until it is answered.
-func (c *scene) read(p, q *person, pic *picture) {
+func (c *scene) read(p, q *person, pic *viewer) {
 	room := harness.Room(p.User, q.User)
 	c.mu.Lock()
 	seqs := c.sent[room][q.Name]
@@ -288,7 +265,7 @@ func (c *scene) read(p, q *person, pic *picture) {
 	c.did("reads")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pic.advance(markOf{room, p.Name, true}, seq)
+	pic.Move(picture.Mark{Room: room, User: p.Name, Read: true}, seq)
 }
 
 // equal waits until every picture is what HTTP says.
@@ -311,55 +288,25 @@ func (c *scene) equal(cut int, since time.Time) {
 
 // compare says how the pictures of a person's clients differ from HTTP.
 func (c *scene) compare(p *person) (wrong string) {
-	contacts, conversations := c.contacts(p), c.conversations(p)
+	says := picture.Of(p.Name, c.contacts(p), c.conversations(p))
+	seqs := func(m picture.Mark) []int64 { return c.sent[m.Room][client.Peer(m.Room, m.User)] }
+	hidden := func(room string) bool { return c.blocked[room] } // what may be seen of each other then is another test
+	among := func(name string) bool {
+		return slices.ContainsFunc(c.people, func(q *person) bool { return q.Name == name })
+	}
 	for _, pic := range p.clients {
 		pic.follow()
-		for _, q := range c.people {
-			if has := slices.Contains(contacts, q.Name); has != pic.contacts[q.Name] {
-				wrong += fmt.Sprintf("%s: contact of %s: told %t, HTTP says %t\n", pic.name, q.Name, pic.contacts[q.Name], has)
-			}
-		}
-		for _, v := range conversations {
-			if c.blocked[v.Room] {
-				continue // what may be seen of each other then is another test
-			}
-			for _, m := range []struct {
-				what   string
-				of, to string
-				read   bool
-				seq    int64
-			}{
-				{"peer read", v.Peer, p.Name, true, v.PeerReadSeq}, {"peer delivered", v.Peer, p.Name, false, v.PeerDeliveredSeq},
-				{"read", p.Name, v.Peer, true, v.ReadSeq},
-			} {
-				// What a mark is about is the other one's messages.
-				want, have := upTo(c.sent[v.Room][m.to], m.seq), upTo(c.sent[v.Room][m.to], pic.known(v.Room, m.of, m.read))
-				if want != have {
-					wrong += fmt.Sprintf("%s: %s: %s: told %d, HTTP says %d\n", pic.name, v.Room, m.what, have, want)
-				}
-			}
+		for _, w := range pic.Wrong(says, seqs, hidden, among) {
+			wrong += pic.name + ": " + w.Text + "\n"
 		}
 	}
 	return wrong
 }
 
-// upTo is the youngest of seqs that is not above seq.
-func upTo(seqs []int64, seq int64) (best int64) {
-	for _, s := range seqs {
-		if s <= seq {
-			best = max(best, s)
-		}
-	}
-	return best
-}
-
-func (c *scene) contacts(p *person) (names []string) {
+func (c *scene) contacts(p *person) []client.Contact {
 	var page client.ContactsPage
 	c.get(p, "/v1/contacts?limit=100", &page)
-	for _, row := range page.Contacts {
-		names = append(names, row.Username)
-	}
-	return names
+	return page.Contacts
 }
 
 func (c *scene) conversations(p *person) []client.Conversation {
