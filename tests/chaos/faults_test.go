@@ -49,6 +49,8 @@ const second = time.Second
 // patience with what comes back: PostgreSQL may be away meanwhile, and has to go through its log then.
 const patience = 5 * time.Minute
 
+const diskFull = "NATS node without space on its disk"
+
 var faults = []fault{
 	{"leader killed", "nats", func(a *arena, r *rand.Rand) {
 		if n := a.c.Leader(r.IntN(2)); n != nil {
@@ -108,12 +110,23 @@ var faults = []fault{
 			l.Heal()
 		}
 	}},
+	{diskFull, "nats", func(a *arena, r *rand.Rand) {
+		n := a.c.Leader(r.IntN(2))
+		if n == nil {
+			n = a.c.Nats[r.IntN(3)]
+		}
+		n.Supervised(patience, func() {
+			n.Disk.Fill()
+			a.lasts(r, 3*second, 30*second)
+			n.Disk.Empty()
+		})
+	}},
 	{"stream is full", "full", func(a *arena, r *rand.Rand) { a.full(r) }},
 	{"gateway killed", "gateway", func(a *arena, r *rand.Rand) { a.kill(r, "gateway") }},
 	{"gateway stands still", "gateway", func(a *arena, r *rand.Rand) { a.freeze(r, "gateway") }},
 	{"gateways rolled", "gateway", func(a *arena, r *rand.Rand) { a.roll("gateway") }},
 	{"gateway cut off from NATS", "gateway", func(a *arena, r *rand.Rand) {
-		a.bad(r, a.c.Gateways[r.IntN(3)].ToNats[:], func(l *link.Link) { l.Cut() })
+		a.badFor(r, 500*time.Millisecond, 15*second, a.c.Gateways[r.IntN(3)].ToNats[:], func(l *link.Link) { l.Cut() })
 	}},
 	{"gateway hears nothing of NATS", "gateway", func(a *arena, r *rand.Rand) {
 		a.bad(r, a.c.Gateways[r.IntN(3)].ToNats[:], func(l *link.Link) { l.Set(link.Way{}, link.Way{Swallow: true}) })
@@ -246,10 +259,14 @@ func (a *arena) roll(kind string) {
 }
 
 func (a *arena) bad(r *rand.Rand, links []*link.Link, f func(*link.Link)) {
+	a.badFor(r, 3*second, 15*second, links, f)
+}
+
+func (a *arena) badFor(r *rand.Rand, from, to time.Duration, links []*link.Link, f func(*link.Link)) {
 	for _, l := range links {
 		f(l)
 	}
-	a.lasts(r, 3*second, 15*second)
+	a.lasts(r, from, to)
 	for _, l := range links {
 		l.Heal()
 	}

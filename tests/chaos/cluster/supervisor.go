@@ -27,14 +27,33 @@ func (c *Cluster) Supervise() {
 	c.t.Cleanup(func() { stop(); wg.Wait() })
 }
 
+// Supervised supervises a node while something happens to it, and after it until the node is well and stays so, which has to be soon. Meanwhile nothing
+// else starts it.
+func (n *Node) Supervised(within time.Duration, happens func()) {
+	n.c.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { n.supervise(ctx) })
+	defer wg.Wait()
+	defer stop()
+	happens()
+	for deadline := time.Now().Add(within); ; {
+		n.WaitHealthy(time.Until(deadline))
+		// One that fails its probe is started again after that time at the latest, and one that ended is at once.
+		if p := n.Process(); sleep(ctx, p, livePeriod*liveFailures/2) && n.Healthy() && p == n.Process() {
+			return
+		}
+	}
+}
+
 func (n *Node) supervise(ctx context.Context) {
 	for backOff := time.Duration(0); ; backOff = min(max(2*backOff, firstBackOff), lastBackOff) {
 		p := n.Process()
 		if n.fails(ctx, p, startupPeriod, startupFailures, true) || n.fails(ctx, p, livePeriod, liveFailures, false) {
 			n.terminate(p)
 		}
-		if !sleep(ctx, nil, backOff) {
-			return
+		if !sleep(ctx, nil, backOff) || ctx.Err() != nil {
+			return // both may be so
 		}
 		n.c.t.Logf("%s is started again", n.Name)
 		n.Start()
