@@ -87,10 +87,14 @@ type mixOptions struct {
 }
 
 func mix(t *testing.T, o mixOptions) {
-	t.Logf("seed %d (PARLEY_CHAOS_SEED), %s, %d users, %.0f messages a second", o.seed, o.lasts, o.users, o.rate)
+	mode := "everyone"
+	if o.seed%2 == 1 {
+		mode = "roster"
+	}
+	t.Logf("seed %d (PARLEY_CHAOS_SEED), %s, %d users, %.0f messages a second, directory mode %s", o.seed, o.lasts, o.users, o.rate, mode)
 	// Only root can have small disks, so the short run does without.
-	c := cluster.New(t, cluster.Options{Settings: map[string]string{"drain": "2s"}, SmallDisks: !o.short})
-	w := load.New(t, c, load.Options{Users: o.users, Rate: o.rate, Stay: time.Minute, Seed: o.seed})
+	c := cluster.New(t, cluster.Options{Settings: map[string]string{"drain": "2s", "directory-mode": mode}, SmallDisks: !o.short})
+	w := load.New(t, c, load.Options{Users: o.users, Rate: o.rate, Stay: time.Minute, Seed: o.seed, Acts: o.rate / 10, Roster: mode == "roster"})
 	w.Start()
 	a := &arena{t: t, c: c, w: w, short: o.short}
 	count := storm(a, o)
@@ -112,7 +116,11 @@ func mix(t *testing.T, o mixOptions) {
 	t.Logf("%d faults: %s", total, strings.Join(names, ", "))
 	t.Logf("%d accepted of %d sent (%d again), %d refused as they should be, %d times no outcome, %d received (%d late, %d a second time by clients that do not remember), %d connections",
 		f.Accepted, f.Sent, f.Resent, f.Refused, f.Unknown, f.Received, f.Late, f.Again, f.Connected)
+	t.Logf("%d rooms read, %d partings, told to %d sessions; %d pictures of contacts and marks", f.Reads, f.Partings, f.ToldOfPartings, f.Known)
 	// The run must have been one.
+	if f.Reads < o.users || f.Partings == 0 || f.ToldOfPartings == 0 || f.Known < o.users {
+		t.Errorf("too little happened beside messages: %+v", f)
+	}
 	if f.Accepted < o.accepted || total < o.faults || f.Connected-f.Beliefs < o.reconnects || f.Refused == 0 || f.Beliefs == 0 || f.Conversations == 0 || f.Listed < f.Accepted/2 {
 		t.Errorf("too little happened: %+v, %d faults", f, total)
 	}
@@ -127,7 +135,7 @@ func storm(a *arena, o mixOptions) map[string]int {
 	count := map[string]int{}
 	start, connected := time.Now(), a.w.SoFar(checker.Connected)
 	enough := func() bool {
-		return a.w.SoFar(checker.Connected)-connected >= o.reconnects && a.w.SoFar(checker.Accepted) >= o.accepted
+		return a.w.SoFar(checker.Connected)-connected >= o.reconnects && a.w.SoFar(checker.Accepted) >= o.accepted && a.w.SoFar(checker.ToldParted) > 0
 	}
 	over := func() bool {
 		lasted := time.Since(start)

@@ -17,6 +17,7 @@ require (
 	github.com/nats-io/nuid v1.0.1 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
+	parley/tests v0.0.0 // indirect
 )
 
 replace (

@@ -11,7 +11,8 @@ import (
 // Check finds every broken promise. The history must have come to rest: everything healed, every client back and caught up.
 func Check(h *History) []Violation {
 	rooms := map[string]*room{}
-	c := &check{h: h, devices: map[device]*Device{}, rooms: rooms, seen: map[sighting]last{}, open: map[device]int{}, since: map[device]int{}, alive: map[device]int{}, judged: map[device]map[*stored]bool{}, first: map[device]int{}}
+	c := &check{h: h, devices: map[device]*Device{}, rooms: rooms, seen: map[sighting]last{}, open: map[device]int{}, since: map[device]int{}, alive: map[device]int{}, judged: map[device]map[*stored]bool{}, first: map[device]int{},
+		told: map[device]map[string]notice{}, says: map[string]*Event{}}
 	for i := range h.Devices {
 		d := &h.Devices[i]
 		c.devices[device{d.User, d.Name}] = d
@@ -26,6 +27,7 @@ func Check(h *History) []Violation {
 		c.lost(name, rooms[name])
 		c.markers(name, rooms[name])
 	}
+	c.pictures()
 	return c.found
 }
 
@@ -52,6 +54,7 @@ type room struct {
 	ends     []int     // indices of Conversation
 	order    []*stored // by known
 	asked    bool      // every page was asked for
+	apart    standing
 }
 
 type sending struct {
@@ -64,6 +67,7 @@ type sending struct {
 	session  int    // the only one that sent it; -1 for several
 	accepted int    // session in which it was accepted; 0 for none
 	rejected string // content that was refused; "" for none
+	due      due    // what must become of it
 }
 
 // sighting is a message at a device; last says in which session it was, and at which seq.
@@ -88,7 +92,10 @@ type check struct {
 	first   map[device]int  // index of the first CaughtUp
 	talks   map[string]bool // users whose conversations were asked for
 	top     map[device]map[string]int64
-	judged  map[device]map[*stored]bool // what was missing in a session, and is said already
+	judged  map[device]map[*stored]bool  // what was missing in a session, and is said already
+	told    map[device]map[string]notice // by room: what the open session was told last of the other one as a contact
+	says    map[string]*Event            // by user: what HTTP says
+	knows   []*Event
 	found   []Violation
 }
 
@@ -115,6 +122,7 @@ func (c *check) event(i int, e *Event) {
 		c.open[d] = e.Session
 		delete(c.since, d)
 		delete(c.alive, d)
+		delete(c.told, d)
 		if what := c.devices[d]; e.Fresh || what == nil || !what.Dedupes {
 			delete(c.top, d) // what comes again after a broken connection comes in order again
 		}
@@ -132,7 +140,7 @@ func (c *check) event(i int, e *Event) {
 	case Sent:
 		r := c.room(e.Room)
 		if s := r.sent[m]; s == nil {
-			r.sent[m] = &sending{index: i, content: e.Content, after: r.accepted, by: d, session: e.Session}
+			r.sent[m] = &sending{index: i, content: e.Content, after: r.accepted, by: d, session: e.Session, due: c.due(r, d, e)}
 		} else {
 			s.again = true
 			if s.by != d || s.session != e.Session {
@@ -143,7 +151,10 @@ func (c *check) event(i int, e *Event) {
 		r := c.room(e.Room)
 		if s := r.sent[m]; s != nil {
 			s.outcome = true
-			s.rejected = e.Content
+			c.refused(r, s, e)
+			if !c.doubtful(r, d) {
+				s.rejected = e.Content
+			}
 		}
 	case Unknown:
 		if s := c.room(e.Room).sent[m]; s != nil && e.GaveUp {
@@ -195,6 +206,8 @@ func (c *check) event(i int, e *Event) {
 		c.talks[e.User] = true
 	case Rested:
 		c.everySession(i, e.At)
+	default:
+		c.live(i, d, e)
 	}
 }
 
@@ -229,6 +242,7 @@ func (c *check) evidence(r *room, m message, i int, e *Event) *stored {
 		s = &stored{message: m, seq: e.Seq, sent: out.index, known: i, devices: map[device]bool{}, users: map[string]bool{}}
 		r.stored[m] = s
 		r.order = append(r.order, s)
+		c.taken(r, out, e)
 	}
 	if s.seq != e.Seq {
 		c.violate(Twin, e, "seq %d here, seq %d before", e.Seq, s.seq)
@@ -418,13 +432,19 @@ func (c *check) markers(name string, r *room) {
 			}
 		}
 		other := peer(e.Room, e.User)
+		peerRead := r.read[other]
+		if r.apart.now { // of one to whom one may not write one learns nothing
+			peerRead = 0
+		}
 		switch {
+		case r.apart.now && e.PeerDeliveredSeq != 0:
+			c.violate(Markers, e, "delivered to the peer up to %d, though they have parted", e.PeerDeliveredSeq)
 		case e.Unread != unread:
 			c.violate(Markers, e, "%d unread, in truth %d", e.Unread, unread)
 		case e.ReadSeq != r.read[e.User]:
 			c.violate(Markers, e, "read up to %d, in truth %d", e.ReadSeq, r.read[e.User])
-		case e.PeerReadSeq != r.read[other]:
-			c.violate(Markers, e, "the peer has read up to %d, in truth %d", e.PeerReadSeq, r.read[other])
+		case e.PeerReadSeq != peerRead:
+			c.violate(Markers, e, "the peer has read up to %d, in truth %d", e.PeerReadSeq, peerRead)
 		case e.DeliveredSeq > top || e.DeliveredSeq < e.ReadSeq: // what is read is delivered
 			c.violate(Markers, e, "delivered up to %d, read up to %d, the room ends at %d", e.DeliveredSeq, e.ReadSeq, top)
 		case e.PeerDeliveredSeq > top || e.PeerDeliveredSeq < e.PeerReadSeq:

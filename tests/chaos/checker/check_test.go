@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"parley/tests/picture"
 )
 
 func TestGoodHistoriesPass(t *testing.T) {
@@ -248,10 +250,67 @@ var bugs = []bug{
 		}
 		return i >= 0
 	}},
+	{Live, func(h *History, n int) bool { // a read mark that was not told
+		return knows(h, n, func(e *Event, m picture.Mark) bool { return m.Read && e.Picture.Marks[m] > 0 && forget(h, e, m) })
+	}},
+	{Live, func(h *History, n int) bool { // a delivered one
+		return knows(h, n, func(e *Event, m picture.Mark) bool {
+			return !m.Read && e.Picture.Marks[picture.Mark{Room: m.Room, User: m.User, Read: true}] == 0 && forget(h, e, m)
+		})
+	}},
+	{Live, func(h *History, n int) bool { // one that nobody set
+		return knows(h, n, func(e *Event, m picture.Mark) bool {
+			was := e.Picture.Marks[m]
+			e.Picture.Marks[m] = 1_000_000
+			return m.Read && others(h, m, was) < others(h, m, 1_000_000)
+		})
+	}},
+	{Live, func(h *History, n int) bool {
+		return knows(h, n, func(e *Event, m picture.Mark) bool { e.Picture.Contact(peer(m.Room, e.User), false); return true })
+	}},
+	{Live, func(h *History, n int) bool {
+		return knows(h, n, func(e *Event, _ picture.Mark) bool { e.Picture.Contact("dan", true); return true })
+	}},
+	{Back, func(h *History, _ int) bool {
+		insert(h, 30, Event{Kind: WentBack, User: "ann", Device: "sdk", Session: 1, Room: "ann&bob", Sender: "bob", Seq: 3})
+		return true
+	}},
 	{Unresolved, func(h *History, _ int) bool {
 		insert(h, 30, Event{Kind: Sent, User: "ann", Device: "sdk", Session: 1, Room: "ann&bob", Sender: "ann", ID: "open", Content: "x"})
 		return true
 	}},
+}
+
+// knows changes what one device knows of one mark, once change takes one.
+func knows(h *History, n int, change func(*Event, picture.Mark) bool) bool {
+	i := where(h, n%4, func(e *Event) bool { return e.Kind == Knows })
+	if i < 0 {
+		return false
+	}
+	e := &h.Events[i]
+	for m := range e.Picture.Clone().Marks {
+		if change(e, m) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget takes a mark away; false when there are no messages that it is about.
+func forget(h *History, e *Event, m picture.Mark) bool {
+	was := e.Picture.Marks[m]
+	e.Picture.Marks[m] = 0
+	return others(h, m, was) > 0
+}
+
+// others is how many messages a mark up to seq is about.
+func others(h *History, m picture.Mark, seq int64) (n int) {
+	for i := range h.Events {
+		if e := &h.Events[i]; e.Kind == Accepted && e.Room == m.Room && e.Sender != m.User && e.Seq <= seq {
+			n++
+		}
+	}
+	return n
 }
 
 func conversation(h *History, n int, change func(*Event)) bool {

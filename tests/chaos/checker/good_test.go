@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"parley/tests/picture"
 )
 
 // good makes a history of a server that keeps every promise, with everything that is allowed in it: broken connections, messages seen
@@ -159,8 +161,30 @@ func (g *good) end() {
 			g.add(e)
 		}
 	}
+	g.pictures(read)
 	for _, d := range g.dev {
 		g.add(Event{Kind: Believes, User: d.User, Device: d.Name, Session: d.session, Watched: []string{"ann", "bob", "cid", "dan"}, Online: []string{"ann", "bob", "cid"}})
+	}
+}
+
+// pictures are what HTTP says, and what the devices know: a mark on one's own messages is as good as one below them.
+func (g *good) pictures(read map[string]map[string]int64) {
+	for _, u := range []string{"ann", "bob", "cid"} {
+		says := picture.New()
+		for room := range g.rooms {
+			if q := peer(room, u); member(room, u) {
+				says.Contact(q, true)
+				says.Move(picture.Mark{Room: room, User: q, Read: true}, read[room][q])
+				says.Move(picture.Mark{Room: room, User: q}, g.seq[room])
+				says.Move(picture.Mark{Room: room, User: u, Read: true}, read[room][u])
+			}
+		}
+		g.add(Event{Kind: Says, User: u, Device: "http", Picture: says})
+		for _, d := range g.dev {
+			if d.User == u && !d.Echoes {
+				g.add(Event{Kind: Knows, User: u, Device: d.Name, Session: d.session, Picture: says.Clone()})
+			}
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"parley/tests/picture"
 )
 
 // Kind of an Event.
@@ -28,10 +30,22 @@ const (
 	AskedRoom                      // every page of a room has been asked for: what it has was Listed before
 	AskedConversations             // every page of a user's conversations: each was a Conversation before
 	Rested                         // healed, and nothing comes any more: who is connected has everything
+	Parts                          // somebody asks to block the other one of Room, or to end the contact
+	Parted                         // it was acknowledged
+	Reunites                       // somebody asks to take that back
+	Reunited                       // it was acknowledged
+	ToldParted                     // a session is told that the other one of Room is no contact any more
+	ToldReunited                   // a session is told that it is one
+	WentBack                       // a session is told of a mark that is behind one that it was told before
+	Says                           // what HTTP says of contacts and marks, asked at the end
+	Knows                          // what a session knows of them, asked at the same time
+
+	Kinds = iota // how many there are
 )
 
 var kindNames = [...]string{"sends", "is told accepted", "is told refused", "has no outcome of", "receives", "connects", "disconnects", "has caught up",
-	"marks as read", "finds listed", "finds conversation", "believes online", "has asked for all of", "has asked for all conversations", "all has come to rest"}
+	"marks as read", "finds listed", "finds conversation", "believes online", "has asked for all of", "has asked for all conversations", "all has come to rest",
+	"parts in", "has parted in", "reunites in", "has reunited in", "is told of parting in", "is told of reuniting in", "is told of an old mark in", "is told by HTTP", "knows"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -49,10 +63,11 @@ type Event struct {
 	Fresh                     bool // Connected: the client knows nothing of its earlier connections
 	GaveUp                    bool // Unknown: and it will not be asked for again
 
-	Unread, ReadSeq, PeerReadSeq, DeliveredSeq int64    // Conversation
-	PeerDeliveredSeq                           int64    // Conversation
-	Watched, Online                            []string // Believes
-	InTheDark                                  bool     // Believes: the server said that it cannot be known
+	Unread, ReadSeq, PeerReadSeq, DeliveredSeq int64            // Conversation
+	PeerDeliveredSeq                           int64            // Conversation
+	Watched, Online                            []string         // Believes
+	InTheDark                                  bool             // Believes: the server said that it cannot be known
+	Picture                                    *picture.Picture // Says, Knows
 }
 
 func (e *Event) String() string {
@@ -72,6 +87,10 @@ func (e *Event) String() string {
 		fmt.Fprintf(&b, " %s: %d unread, read to %d, peer to %d, delivered to %d", e.Room, e.Unread, e.ReadSeq, e.PeerReadSeq, e.DeliveredSeq)
 	case Believes:
 		fmt.Fprintf(&b, " %v of %v", e.Online, e.Watched)
+	case Parts, Parted, Reunites, Reunited, ToldParted, ToldReunited:
+		fmt.Fprintf(&b, " %s", e.Room)
+	case WentBack:
+		fmt.Fprintf(&b, " %s, of %s", e.Room, e.Sender)
 	}
 	return b.String()
 }
@@ -131,6 +150,9 @@ const (
 	Markers     = "unread count or marker is wrong"
 	Presence    = "presence is wrong"
 	Unresolved  = "no outcome in the end"
+	Live        = "what was told of contacts or marks is wrong"
+	Back        = "a mark went back"
+	Permission  = "may write though parted, or may not though reunited"
 )
 
 // Violation is one broken promise.
@@ -148,6 +170,7 @@ func (v Violation) String() string {
 // Figures of a history, against vacuous passes.
 type Figures struct {
 	Sent, Resent, Accepted, Refused, Unknown, Received, Late, Again, Connected, Disconnected, Listed, Conversations, Beliefs int
+	Reads, Partings, ToldOfPartings, Known                                                                                   int
 }
 
 // Count makes the figures. Again counts what clients without dedupe were allowed to see a second time.
@@ -190,6 +213,14 @@ func Count(h *History) Figures {
 			f.Conversations++
 		case Believes:
 			f.Beliefs++
+		case MarkedRead:
+			f.Reads++
+		case Parted:
+			f.Partings++
+		case ToldParted:
+			f.ToldOfPartings++
+		case Knows:
+			f.Known++
 		}
 	}
 	return f

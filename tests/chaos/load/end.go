@@ -3,8 +3,8 @@ package load
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"parley/client"
@@ -32,6 +32,8 @@ func (w *World) Finish() *checker.History {
 	w.c.WaitCalm(calmBound)
 	w.rest()
 	w.markers()
+	w.pictures()
+	w.probe()
 	w.part()
 	w.beliefs()
 	w.rest()
@@ -124,7 +126,7 @@ func (w *World) markers() {
 					w.t.Errorf("%s reads %s: %v", p.name, room, err)
 					continue
 				}
-				d.w.record(checker.Event{Kind: checker.MarkedRead, User: p.name, Device: d.name, Room: room, Seq: top[room]})
+				d.haveRead(room, top[room])
 			}
 			break
 		}
@@ -217,22 +219,19 @@ func (d *device) believes(parted map[string]bool) (online []string, right bool) 
 
 // lists asks for every room and every conversation.
 func (w *World) lists() {
-	slots := make(chan struct{}, 4)
-	var wg sync.WaitGroup
-	for _, p := range w.people {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			if err := w.list(p); err != nil {
-				w.t.Errorf("%s asks for history: %v", p.name, err)
-			}
-		})
-	}
-	wg.Wait()
+	w.each(func(p *person) {
+		if err := w.list(p); err != nil {
+			w.t.Errorf("%s asks for history: %v", p.name, err)
+		}
+	})
 }
 
 func (w *World) list(p *person) error {
-	for _, room := range p.rooms {
+	rooms := p.rooms
+	if p.quarrel != nil {
+		rooms = append(slices.Clone(rooms), p.quarrel.room)
+	}
+	for _, room := range rooms {
 		if a, _ := checker.Members(room); a != p.name {
 			continue // the other one asks
 		}
@@ -251,21 +250,31 @@ func (w *World) list(p *person) error {
 		}
 		w.record(checker.Event{Kind: checker.AskedRoom, User: p.name, Device: "http", Room: room})
 	}
+	conversations, err := w.conversations(p.name)
+	if err != nil {
+		return err
+	}
+	for _, c := range conversations {
+		e := checker.Event{Kind: checker.Conversation, User: p.name, Device: "http", Room: c.Room, Unread: c.Unread, ReadSeq: c.ReadSeq, PeerReadSeq: c.PeerReadSeq, DeliveredSeq: c.DeliveredSeq, PeerDeliveredSeq: c.PeerDeliveredSeq}
+		if c.LastMessage != nil {
+			e.Seq = c.LastMessage.Seq
+		}
+		w.record(e)
+	}
+	w.record(checker.Event{Kind: checker.AskedConversations, User: p.name, Device: "http"})
+	return nil
+}
+
+// conversations are all of a user's.
+func (w *World) conversations(user string) (list []client.Conversation, err error) {
 	for after := ""; ; {
 		var page client.ConversationsPage
-		if err := w.get(p.name, "/v1/conversations?limit=100&after="+after, &page); err != nil {
-			return err
+		if err := w.get(user, "/v1/conversations?limit=100&after="+after, &page); err != nil {
+			return nil, err
 		}
-		for _, c := range page.Conversations {
-			e := checker.Event{Kind: checker.Conversation, User: p.name, Device: "http", Room: c.Room, Unread: c.Unread, ReadSeq: c.ReadSeq, PeerReadSeq: c.PeerReadSeq, DeliveredSeq: c.DeliveredSeq, PeerDeliveredSeq: c.PeerDeliveredSeq}
-			if c.LastMessage != nil {
-				e.Seq = c.LastMessage.Seq
-			}
-			w.record(e)
-		}
+		list = append(list, page.Conversations...)
 		if after = page.Next; after == "" {
-			w.record(checker.Event{Kind: checker.AskedConversations, User: p.name, Device: "http"})
-			return nil
+			return list, nil
 		}
 	}
 }
@@ -295,14 +304,22 @@ func (w *World) SoFar(k checker.Kind) int {
 // Talk begins again after Hush.
 func (w *World) Talk() {
 	w.quiet.Store(false)
-	for i, d := range w.devices {
-		if w.o.Mute && i%3 == 2 {
-			continue
-		}
+	begin := func(do func()) {
 		w.sending.Add(1)
 		w.wg.Go(func() {
 			defer w.sending.Done()
-			d.talk()
+			do()
 		})
+	}
+	for i, d := range w.devices {
+		if d.native() {
+			begin(d.act)
+		}
+		if !w.o.Mute || i%3 != 2 {
+			begin(d.talk)
+		}
+	}
+	for _, q := range w.pairs {
+		begin(q.live)
 	}
 }

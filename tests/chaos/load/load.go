@@ -47,6 +47,10 @@ type Options struct {
 	// Pinned: device i connects to gateway i mod the number of doors only, past the balancer. Mute: those at the last gateway only listen.
 	Pinned, Mute bool
 	Pad          int // bytes that each message has beside its text
+	// Acts is what they do beside chatting, a second, all together: read, and write to one with whom they part and reunite. 0: neither, and what
+	// they are told of contacts and marks is not looked at. Roster: the deployment's contacts are by consent.
+	Acts   float64
+	Roster bool
 }
 
 // World is all people and what they have seen.
@@ -67,10 +71,12 @@ type World struct {
 	history checker.History
 	pad     string
 	visits  int
-	counts  [16]int // of events, by kind
+	counts  [checker.Kinds]int // of events, by kind
 	people  []*person
 	devices []*device
+	pairs   []*quarrel
 	parted  map[string]bool // who has left for good: only Finish writes it
+	asking  chan struct{}   // slots for those who ask HTTP what there is
 }
 
 // person is one user.
@@ -79,6 +85,7 @@ type person struct {
 	rooms   []string
 	peers   []string
 	devices []*device
+	quarrel *quarrel // nil for most
 	mu      sync.Mutex
 	wanted  int64 // logins of old clients so far
 }
@@ -115,17 +122,19 @@ func crew(i int) []sort {
 
 // device is one client of one person. Its fields are of its own goroutine but for those under mu.
 type device struct {
-	w       *World
-	p       *person
-	name    string
-	sort    sort
-	r       *rand.Rand // of who talks
-	pause   *rand.Rand // of who keeps the connection: how long it stays, how it ends, when it comes back
-	session atomic.Int64
-	number  int // of the last message
-	seen    map[string]bool
-	resume  string
-	base    string // where a visitor connects; "": the balancer
+	w        *World
+	p        *person
+	name     string
+	sort     sort
+	r        *rand.Rand // of who talks
+	pause    *rand.Rand // of who keeps the connection: how long it stays, how it ends, when it comes back
+	acts     *rand.Rand // of who reads
+	session  atomic.Int64
+	number   int // of the last message
+	ventures int // of those to whom it may have parted from
+	seen     map[string]bool
+	resume   string
+	base     string // where a visitor connects; "": the balancer
 
 	mu      sync.Mutex
 	line    line // nil: not connected
@@ -139,6 +148,7 @@ type device struct {
 	errs    []string        // what the server said that answers nothing
 	leave   chan bool       // true: with a good-bye
 	ws      *websocket.Conn // of a visitor
+	view    view
 }
 
 // line is one connection, whatever carries it.
@@ -159,7 +169,7 @@ func (r refusal) Error() string { return "refused: " + r.code }
 // New registers people; Start lets them in.
 func New(t testing.TB, c Site, o Options) *World {
 	t.Helper()
-	w := &World{t: t, c: c, o: o, start: time.Now(), parted: map[string]bool{}, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 20 * time.Second}}
+	w := &World{t: t, c: c, o: o, start: time.Now(), parted: map[string]bool{}, asking: make(chan struct{}, 8), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 20 * time.Second}}
 	w.ctx, w.end = context.WithCancel(context.Background())
 	if o.Pad > 0 {
 		w.pad = " " + strings.Repeat("x", o.Pad)
@@ -184,20 +194,39 @@ func New(t testing.TB, c Site, o Options) *World {
 			w.add(p, s, fmt.Sprintf("%s%d", sortNames[s], n))
 		}
 	}
+	w.each(func(p *person) {
+		if err := w.register(p.name); err != nil {
+			t.Errorf("register %s: %v", p.name, err)
+		}
+	})
+	if o.Acts > 0 {
+		w.quarrels()
+	}
+	if o.Roster {
+		w.each(func(p *person) {
+			for _, q := range p.friends() {
+				if err := w.relate(http.MethodPut, "contacts", p.name, q); err != nil {
+					t.Errorf("%s asks for %s: %v", p.name, q, err)
+				}
+			}
+		})
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+// each does something for all people, a few at a time.
+func (w *World) each(do func(p *person)) {
 	slots := make(chan struct{}, 4)
 	var wg sync.WaitGroup
 	for _, p := range w.people {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			if err := w.register(p.name); err != nil {
-				t.Errorf("register %s: %v", p.name, err)
-			}
+			do(p)
 		})
 	}
 	wg.Wait()
-	t.Cleanup(w.Close)
-	return w
 }
 
 func (w *World) register(name string) error {
@@ -215,7 +244,7 @@ func (w *World) register(name string) error {
 
 func (w *World) add(p *person, s sort, name string) *device {
 	n := uint64(len(w.devices))
-	d := &device{w: w, p: p, name: name, sort: s, r: rand.New(rand.NewPCG(w.o.Seed, n)), pause: rand.New(rand.NewPCG(w.o.Seed, n+1<<32)), seen: map[string]bool{}, up: make(chan struct{}),
+	d := &device{w: w, p: p, name: name, sort: s, r: rand.New(rand.NewPCG(w.o.Seed, n)), pause: rand.New(rand.NewPCG(w.o.Seed, n+1<<32)), acts: rand.New(rand.NewPCG(w.o.Seed, n+1<<35)), view: newView(), seen: map[string]bool{}, up: make(chan struct{}),
 		online: map[string]bool{}, top: map[string]int64{}, lastID: map[string]lastSent{}, leave: make(chan bool, 1)}
 	p.devices = append(p.devices, d)
 	w.devices = append(w.devices, d)
@@ -385,14 +414,7 @@ func (d *device) stay() <-chan time.Time {
 // talk sends, one message after the other, until it is quiet.
 func (d *device) talk() {
 	mean := float64(len(d.w.devices)) / d.w.o.Rate
-	for !d.w.quiet.Load() {
-		pause := time.Duration(min(d.r.ExpFloat64(), 5) * mean * float64(time.Second))
-		for end := time.Now().Add(pause); time.Now().Before(end); {
-			time.Sleep(min(time.Until(end), 200*time.Millisecond)) // the person's pace
-			if d.w.quiet.Load() {
-				return
-			}
-		}
+	for d.w.pause(time.Duration(min(d.r.ExpFloat64(), 5) * mean * float64(time.Second))) {
 		room := d.p.rooms[d.r.IntN(len(d.p.rooms))]
 		switch n := d.r.IntN(200); n {
 		case 0:
@@ -491,12 +513,22 @@ func (d *device) reuse(room string) {
 }
 
 func (d *device) mustRefuse(e checker.Event) {
-	ctx, cancel := context.WithTimeout(d.w.ctx, dedupe/4)
-	defer cancel()
-	l, err := d.waitLine(ctx)
-	if err != nil {
-		return
+	if became, _ := d.sendOnce(e); became == checker.Accepted {
+		d.w.t.Errorf("%s/%s: %q in %s as %s was accepted, and had to be refused", d.p.name, d.name, e.Content, e.Room, e.ID)
 	}
+}
+
+// sendOnce sends a message a single time. It becomes Accepted, Refused with a code or, also when there is no connection, Unknown.
+func (d *device) sendOnce(e checker.Event) (became checker.Kind, code string) {
+	ctx, cancel := context.WithTimeout(d.w.ctx, dedupe/4)
+	l, err := d.waitLine(ctx)
+	cancel()
+	if err != nil {
+		return checker.Unknown, ""
+	}
+	// Who does not wait for the answer misses it when it comes, and a message that is accepted is not received as well.
+	ctx, cancel = context.WithTimeout(d.w.ctx, patience)
+	defer cancel()
 	e.Kind = checker.Sent
 	d.record(e)
 	seq, err := l.send(ctx, e.Room, e.Content, e.ID, false)
@@ -504,13 +536,13 @@ func (d *device) mustRefuse(e checker.Event) {
 	switch {
 	case err == nil:
 		e.Kind, e.Seq = checker.Accepted, seq
-		d.w.t.Errorf("%s/%s: %q in %s as %s was accepted, and had to be refused", d.p.name, d.name, e.Content, e.Room, e.ID)
 	case refused && r.code != "unavailable":
 		e.Kind = checker.Refused
 	default:
 		e.Kind, e.GaveUp = checker.Unknown, true
 	}
 	d.record(e)
+	return e.Kind, r.code
 }
 
 // received notes a message. An SDK client that begins anew knows nothing of what it had: that is the application's to remember.
@@ -523,6 +555,7 @@ func (d *device) received(room, sender, id, content string, seq int64, late bool
 
 func (d *device) begin(fresh bool) {
 	d.session.Add(1)
+	d.forget()
 	d.record(checker.Event{Kind: checker.Connected, Fresh: fresh})
 }
 
@@ -531,7 +564,7 @@ func (d *device) over() { d.record(checker.Event{Kind: checker.Disconnected}) }
 // get asks over HTTP, patiently.
 func (w *World) get(user, path string, out any) error {
 	var last error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && w.ctx.Err() == nil; {
 		last = w.getOnce(user, path, out)
 		if last == nil {
 			return nil
@@ -542,25 +575,31 @@ func (w *World) get(user, path string, out any) error {
 }
 
 func (w *World) getOnce(user, path string, out any) error {
-	doors := w.c.Doors()
-	req, err := http.NewRequest(http.MethodGet, doors[rand.IntN(len(doors))]+path, nil)
+	b, err := w.ask(http.MethodGet, user, path)
 	if err != nil {
 		return err
+	}
+	return json.Unmarshal(b, out)
+}
+
+// ask asks one of the gateways.
+func (w *World) ask(method, user, path string) ([]byte, error) {
+	doors := w.c.Doors()
+	req, err := http.NewRequestWithContext(w.ctx, method, doors[rand.IntN(len(doors))]+path, nil)
+	if err != nil {
+		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+w.c.Token(user, "http-"+user, "native"))
 	resp, err := w.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("%s: %d %s", path, resp.StatusCode, b)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %d %s", path, resp.StatusCode, b)
-	}
-	return json.Unmarshal(b, out)
+	return b, err
 }
 
 func roomPath(room string) string { return "/v1/rooms/" + url.PathEscape(room) + "/messages" }
