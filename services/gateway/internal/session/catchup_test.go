@@ -325,19 +325,21 @@ func (w *world) apply(n int64, lost bool) {
 
 // wireLog is a Wire that remembers.
 type wireLog struct {
-	mu       sync.Mutex
-	messages []wire.Message
-	events   []string
-	resume   string
-	begins   []string // of catching_up
-	beginAt  []int    // and how many messages had come then
-	acks     []wire.Ack
-	errors   []wire.Code
-	closed   *wire.Close
-	probes   []uint32
-	rx       int64
-	echoes   bool
-	caught   chan struct{}
+	mu         sync.Mutex
+	messages   []wire.Message
+	events     []string
+	marks      []wire.Marker
+	markEvents []string // of marks
+	resume     string
+	begins     []string // of catching_up
+	beginAt    []int    // and how many messages had come then
+	acks       []wire.Ack
+	errors     []wire.Code
+	closed     *wire.Close
+	probes     []uint32
+	rx         int64
+	echoes     bool
+	caught     chan struct{}
 }
 
 func newWireLog() *wireLog { return &wireLog{rx: time.Now().Unix(), caught: make(chan struct{}, 1000)} }
@@ -346,6 +348,9 @@ func (l *wireLog) Send(event string, data any, _ string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, event)
+	if m, ok := data.(wire.Marker); ok {
+		l.marks, l.markEvents = append(l.marks, m), append(l.markEvents, event)
+	}
 	if c, ok := data.(wire.CatchingUp); ok {
 		l.begins = append(l.begins, c.Resume)
 		l.beginAt = append(l.beginAt, len(l.messages))

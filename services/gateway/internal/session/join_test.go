@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,7 +174,7 @@ func TestBlockedUsersLearnNothingOfEachOther(t *testing.T) {
 				return out
 			}
 			testx.Eventually(t, "others are heard of", 10*time.Second, func() bool { return len(had()) >= 2 })
-			testx.Eventually(t, "nothing is asked any more", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.calls == 0 })
+			testx.Eventually(t, "nothing is asked any more", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.asking })
 			if got := had(); !slices.Equal(got, []string{wire.EvDelivered, wire.EvRead}) {
 				t.Errorf("got %v", got)
 			}
@@ -338,5 +339,59 @@ func TestTokensCoverAllJoins(t *testing.T) {
 	both.waitCaughtUp(t)
 	if n := len(both.seqs(erasLisa)); n != 4 {
 		t.Errorf("caught up after %d of 4 of the second room", n)
+	}
+}
+
+// ignorant knows nothing until it is told.
+type ignorant struct {
+	modest
+	known *atomic.Bool
+}
+
+func (d ignorant) Peer(ctx context.Context, user, name string) (string, error) {
+	if !d.known.Load() {
+		return "", api.ErrUnavailable
+	}
+	return d.modest.Peer(ctx, user, name)
+}
+
+// While nothing is known of a user's relations, no mark is lost, and none comes after a younger one.
+func TestMarksWaitForTheDirectory(t *testing.T) {
+	w := newWorld(t, nil)
+	var known atomic.Bool
+	w.hub.Directory = ignorant{modest{strict{w}}, &known}
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	_ = s.Join(everyone, "")
+	l.waitCaughtUp(t)
+	notify := func(seq int64) {
+		for _, r := range []room.Room{avisLisa, erasLisa} {
+			for _, ev := range []string{wire.EvDelivered, wire.EvRead} {
+				s.Notify(r, &api.Ephemeral{Event: ev, Username: r.Peer("Lisa"), Seq: seq, Session: "other"})
+			}
+		}
+	}
+	for seq := range int64(50) {
+		notify(seq + 1)
+	}
+	known.Store(true)
+	for seq := range int64(50) {
+		notify(seq + 51)
+	}
+	testx.Eventually(t, "all marks are told", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.asking })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := map[string]int64{}
+	for i, m := range l.marks {
+		k := l.markEvents[i] + " " + m.Username
+		if m.Seq <= last[k] {
+			t.Errorf("%s %d after %d", k, m.Seq, last[k])
+		}
+		last[k] = m.Seq
+	}
+	for _, k := range []string{"message_read Avi", "message_delivered Avi", "message_read Era", "message_delivered Era"} {
+		if last[k] != 100 {
+			t.Errorf("%s: told of %d", k, last[k])
+		}
 	}
 }

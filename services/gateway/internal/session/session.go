@@ -68,6 +68,9 @@ type Session struct {
 	lastName string
 	lastRoom room.Room
 
+	asked  map[notice]*api.Ephemeral // what waits for the directory to say whether it may be told
+	asking bool                      // askAll runs
+
 	typed    map[room.Room]int64 // when typing was told last, Unix ms, of the last second
 	calls    int                 // requests of this session under way
 	checking bool                // auth is asked about an expired token
@@ -302,6 +305,10 @@ func (s *Session) Typing(name string) error {
 // typingGood is how long a client shows that somebody types.
 const typingGood = 5 * time.Second
 
+func over(e *api.Ephemeral) bool {
+	return e.At > 0 && time.Since(time.UnixMilli(e.At)) > typingGood
+}
+
 // Read moves the read marker.
 func (s *Session) Read(name string, seq int64, re string) error {
 	r, err := s.ownRoom(name)
@@ -378,31 +385,101 @@ func (s *Session) Notify(r room.Room, e *api.Ephemeral) {
 	if e.Session == s.name() || e.Event == wire.EvTyping && e.Username == s.user {
 		return
 	}
-	if e.At > 0 && time.Since(time.UnixMilli(e.At)) > typingGood {
-		return // it waited somewhere, and is over
+	if over(e) {
+		return // it waited somewhere
 	}
 	if e.Username != s.user {
 		// The one gate of all that tells what the other one does: whoever may not see a user's presence learns of no marker either.
 		ok, sure := s.hub.Directory.Sees(s.user, e.Username)
 		if !sure {
-			s.try(func(ctx context.Context) { // too many: it is a notice
-				if _, err := s.hub.Directory.Peer(ctx, s.user, e.Username); err == nil {
-					s.tell(r, e)
-				}
-			})
+			s.ask(r, e)
 			return
 		}
 		if !ok {
 			return
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Username != s.user {
+		delete(s.asked, notice{r, e.Event}) // what waits is older
+	}
 	s.tell(r, e)
 }
 
-// tell sends a notice to a session that joined its room.
-func (s *Session) tell(r room.Room, e *api.Ephemeral) {
+// notice is what a session may be told of the other one of a room.
+type notice struct {
+	room  room.Room
+	event string
+}
+
+// maxAsked bounds the notices that wait for the directory; more than a user has rooms in which something moves at a time. Others are not told.
+const maxAsked = 4096
+
+// ask has a notice told when the directory has said that it may be. Of each kind and room the last one waits, so that a mark never goes back and none
+// is lost while nobody knows.
+func (s *Session) ask(r room.Room, e *api.Ephemeral) {
+	k := notice{r, e.Event}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old := s.asked[k]; s.closed || old != nil && old.Seq > e.Seq || old == nil && len(s.asked) >= maxAsked {
+		return
+	}
+	if s.asked == nil {
+		s.asked = map[notice]*api.Ephemeral{}
+	}
+	s.asked[k] = e
+	if !s.asking {
+		s.asking = true
+		s.hub.wg.Add(1)
+		go s.askAll()
+	}
+}
+
+// askAll asks the directory until no notice waits.
+func (s *Session) askAll() {
+	defer s.hub.wg.Done()
+	for {
+		s.mu.Lock()
+		peer := ""
+		for k := range s.asked {
+			peer = k.room.Peer(s.user)
+			break
+		}
+		if s.closed || peer == "" {
+			s.asked, s.asking = nil, false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		_, err := s.hub.Directory.Peer(s.ctx, s.user, peer)
+		if err != nil && wire.AsError(err).Code == wire.Unavailable { // it will be known, and the mark still counts then
+			select {
+			case <-time.After(askAgain):
+				continue
+			case <-s.ctx.Done():
+				continue
+			}
+		}
+		s.mu.Lock()
+		for k, e := range s.asked {
+			if k.room.Peer(s.user) != peer {
+				continue
+			}
+			delete(s.asked, k)
+			if err == nil && !over(e) {
+				s.tell(k.room, e)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// askAgain is how long it takes to ask a directory again that knew nothing.
+const askAgain = time.Second
+
+// tell needs mu. It sends a notice to a session that joined its room.
+func (s *Session) tell(r room.Room, e *api.Ephemeral) {
 	if !s.closed && s.joined(r) {
 		s.wire.Send(e.Event, wire.Marker{Room: r.String(), Username: e.Username, Seq: e.Seq}, "")
 	}
