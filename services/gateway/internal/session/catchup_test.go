@@ -626,9 +626,11 @@ func TestResumeTokenContinuesWhereItStood(t *testing.T) {
 
 func TestHistoryAwayMakesItLate(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CatchUpPatience = time.Millisecond })
+	var last api.StoredMessage
 	for range 5 {
-		w.say(avisLisa, "Avi", true)
+		last = w.say(avisLisa, "Avi", true)
 	}
+	testx.Eventually(t, "the gateway knows of all", 10*time.Second, func() bool { return w.router.Position()[last.P] == last.Seq })
 	w.mu.Lock()
 	w.down = true
 	w.mu.Unlock()
