@@ -46,7 +46,47 @@ test("registers, refuses a wrong password, logs out", { timeout }, async () => {
   await p.getByLabel("Password").fill("not this one");
   await p.getByRole("button", { name: "Log in" }).click();
   await p.getByRole("alert").filter({ hasText: "do not belong together" }).waitFor();
-  assert.deepEqual(await p.evaluate(() => Object.keys(localStorage)), [], "nothing stays behind");
+  await eventually("nothing stays behind", async () => (await p.evaluate(() => localStorage.length)) === 0);
+});
+
+test("a log-out that the server has not heard is told, kept and tried until it is answered", { timeout }, async () => {
+  const lisa = await user("Lisa");
+  const p = await arrive(browser, lisa);
+  const kept = () => p.evaluate(() => Object.keys(localStorage).map((k) => k.replace(/[^.]*$/, "")));
+  const alive = () => lisa.api.session(lisa.session.tokens).contacts().then(() => true, (e) => e.code !== "unauthenticated");
+  const notice = p.getByRole("status").filter({ hasText: "the server has not answered yet" });
+  let answer = 0; // none
+  await p.route("**/v1/sessions/current", (r) => (answer ? r.fulfill({ status: answer }) : r.abort()));
+  await p.getByRole("button", { name: "Log out" }).click();
+  await notice.waitFor();
+  assert.deepEqual(await kept(), ["parley.leaving."], "all else is forgotten");
+  assert.ok(await alive());
+
+  answer = 503;
+  await p.reload();
+  await notice.waitFor();
+  await p.getByRole("button", { name: "Log in" }).waitFor(); // it is no login that this page takes up
+  assert.ok(await alive());
+
+  await p.unroute("**/v1/sessions/current");
+  await notice.waitFor({ state: "detached" });
+  assert.deepEqual(await kept(), []);
+  assert.ok(!(await alive()), "the tokens are void");
+  await assert.rejects(lisa.session.refresh(), { code: "unauthenticated" });
+});
+
+test("a log-out with an access token that has run out renews it, and one that somebody else has ended is over", { timeout }, async () => {
+  const lisa = await user("Lisa");
+  const p = await arrive(browser, lisa);
+  const late = await lisa.api.login(lisa.name, PASSWORD);
+  await p.evaluate((t) => {
+    localStorage.setItem("parley.leaving.1", JSON.stringify({ ...t, access_token: "", at: 1 }));
+    localStorage.setItem("parley.leaving.2", JSON.stringify({ access_token: "", refresh_token: "r1.none", expires_in: 900, at: 1 }));
+  }, late.tokens);
+  await p.reload();
+  await p.getByRole("listbox", { name: "Contacts" }).waitFor(); // this login stays
+  await eventually("both are over", () => p.evaluate(() => !Object.keys(localStorage).some((k) => k.startsWith("parley.leaving."))));
+  await assert.rejects(late.refresh(), { code: "unauthenticated" });
 });
 
 test("two browsers: green, both ways, marks, typing, two conversations at once", { timeout }, async () => {

@@ -52,9 +52,9 @@ export const keep = {
     const all = disk ? Object.keys(disk).filter((k) => k.startsWith(PREFIX)).map((k) => k.slice(PREFIX.length)) : [...memory.keys()];
     return all.filter((k) => k.startsWith(begin));
   },
-  /** Forgets everything of one user, or of all. */
+  /** Forgets everything but the theme and the logins that have yet to end at the server. */
   clear() {
-    for (const k of this.keys("")) if (k !== "theme") this.set(k, null);
+    for (const k of this.keys("")) if (k !== "theme" && !k.startsWith("leaving.")) this.set(k, null);
   },
 };
 

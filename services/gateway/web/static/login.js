@@ -33,12 +33,13 @@ export class Login extends Component {
 
   render() {
     const { fresh, busy, error } = this.state;
-    const { farewell } = this.props.store;
+    const { farewell, leaving } = this.props.store;
     return html`<main class="login">
       <div class="card">
         <h1><img src="web/icon.svg" alt="" width="44" height="44" /> Parley<span>.</span></h1>
         <p class="lead">${fresh ? "A name and a password, and you can talk." : "Good to see you again."}</p>
         ${farewell && html`<p class="notice" role="status">${farewell}</p>`}
+        ${leaving.failed && html`<p class="notice" role="status">You are logged out on this page, but the server has not answered yet. This page asks it again until it does: leave it open.</p>`}
         <form onSubmit=${this.submit}>
           <label>Name<input name="username" autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="64" required autofocus dir="auto"
             aria-describedby=${error ? "login-error" : null} aria-invalid=${error ? "true" : null} /></label>

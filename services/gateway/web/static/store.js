@@ -2,6 +2,7 @@
 // Everything that the page knows, and everything that it can do. Views read it and call it; `changed` draws them.
 import { Parley, ServerError, newId, roomOf } from "./js/index.js";
 import { keep, tokenStore } from "./keep.js";
+import { Leaving, aged } from "./leave.js";
 import { Room, toLine } from "./room.js";
 
 /**
@@ -32,6 +33,7 @@ export class Store {
   /** @type {Status} */
   status = "connecting";
   missed = false; // the connection was away: "caught up" is worth a word
+  leaving = new Leaving(this.api, () => this.changed());
   farewell = ""; // why the login ended by itself
   /** @type {Map<string, Person>} */
   people = new Map();
@@ -69,11 +71,10 @@ export class Store {
 
   /** Takes up the login that this browser kept. */
   resume() {
+    void this.leaving.go();
     const t = tokenStore.load();
     if (!t?.refresh_token) return;
-    // Its age is not known here as the session counts it: what is left is said instead.
-    const left = t.at ? Math.max(-1, t.expires_in - (Date.now() - t.at) / 1000) : -1;
-    this.#begin(this.api.session({ ...t, expires_in: left || -1 }, tokenStore));
+    this.#begin(this.api.session(aged(t), tokenStore));
   }
 
   /**
@@ -105,10 +106,12 @@ export class Store {
 
   async logout() {
     const { session, conn } = this;
+    const tokens = tokenStore.load() ?? session?.tokens; // of another tab perhaps, and younger
     this.#end("");
     keep.clear();
+    if (tokens) this.leaving.add(tokens);
     await conn?.close();
-    await session?.logout().catch(() => {}); // the tokens are forgotten here in any case
+    await this.leaving.go();
   }
 
   /** @param {string} why */
