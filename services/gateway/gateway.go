@@ -31,6 +31,7 @@ import (
 	"parley/services/gateway/internal/router"
 	"parley/services/gateway/internal/session"
 	"parley/services/gateway/internal/wsconn"
+	"parley/services/gateway/web"
 )
 
 // Deps are what a gateway does not make itself.
@@ -150,8 +151,12 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 		Budget: budget, Origin: edge.OriginAllowed, Node: s.node, Forward: s.forward,
 	}, s.seed.Accept)
 	registerEngine(deps.Registry, s.engine)
+	site, err := web.New()
+	if err != nil {
+		return nil, err
+	}
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
-		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory,
+		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory, Web: site,
 		Ready: deps.Ready, Storage: deps.Storage, Position: s.router.Position, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
 		Joined: s.seed.Joined, Listed: s.listed, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
 	})

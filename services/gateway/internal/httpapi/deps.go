@@ -10,6 +10,7 @@ import (
 
 	"parley/pkg/api"
 	"parley/pkg/token"
+	"parley/services/gateway/web"
 )
 
 // Logins makes users and logins.
@@ -75,6 +76,7 @@ type Deps struct {
 	Presence  Presence
 	Tokens    Tokens
 	Directory Directory
+	Web       *web.Site // the page and its files
 
 	Ready   func() error // why this gateway cannot serve now; nil when it can
 	Storage func() error // why nobody can be registered now; nil when they can

@@ -22,6 +22,7 @@ import (
 	"parley/pkg/wire"
 	"parley/services/gateway/internal/engineio"
 	"parley/services/gateway/internal/wsconn"
+	"parley/services/gateway/web"
 )
 
 // world is every dependency at once. A field that is set replaces a default answer.
@@ -198,9 +199,16 @@ func (w *world) Verify(tok string, _ time.Time) (token.Claims, error) {
 
 func testConfig() Config { return Config{Rate: 50, Burst: 100} }
 
+// site is read once: compressing its files takes half a second under the race detector.
+var site = sync.OnceValues(web.New)
+
 func (w *world) deps(reg *prometheus.Registry) Deps {
+	files, err := site()
+	if err != nil {
+		panic(err) // the files are in the program
+	}
 	return Deps{
-		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w,
+		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w, Web: files,
 		Ready: func() error { return w.notReady }, Storage: func() error { return w.full }, Position: func() []int64 { return []int64{7, 9} },
 		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.WriteHeader(http.StatusSwitchingProtocols)

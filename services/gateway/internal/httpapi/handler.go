@@ -36,7 +36,6 @@ type handler struct {
 	probes  *limiter
 	metrics *metrics
 	mux     *http.ServeMux
-	web     *web.Site
 }
 
 // route is one line of the table in routes. A private one needs a token with the native scope.
@@ -83,9 +82,6 @@ func New(cfg Config, deps Deps) (http.Handler, error) {
 	h := &handler{Deps: deps, edge: edge, mux: http.NewServeMux()}
 	if h.Now == nil {
 		h.Now = time.Now
-	}
-	if h.web, err = web.New(); err != nil {
-		return nil, err
 	}
 	if h.limiter, err = newLimiter(cfg.Rate, cfg.Burst, maxAddresses); err != nil {
 		return nil, fmt.Errorf("limit requests: %w", err)

@@ -9,7 +9,7 @@ import (
 
 // page is the web client: the page and its files.
 func (h *handler) page(w http.ResponseWriter, r *http.Request) error {
-	if !h.web.Serve(w, r) {
+	if !h.Web.Serve(w, r) {
 		return wire.E(wire.NotFound, "there is nothing at this path")
 	}
 	return nil
