@@ -14,7 +14,7 @@ KUBERNETES ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot test-gowork-off clean
+.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot settings test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -89,6 +89,9 @@ screenshots: test-deps build ## those of the README, anew
 
 screenshot: ## draw the terminal client again, into docs/img/terminal.svg
 	cd cmd/parley && $(GO) test -count=1 -run '^TestScreenshot$$' . -screenshot $(CURDIR)/docs/img/terminal.svg
+
+settings: ## write what parley config prints into docs/operations.md
+	cd cmd/parley && $(GO) test -count=1 -run '^TestOperationsListsEverySetting$$' . -write-settings
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done
