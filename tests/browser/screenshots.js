@@ -21,8 +21,11 @@ for (const name in people) {
   people[name].conn = people[name].session.connect();
   await people[name].conn.opened;
 }
-/** @param {string} from @param {string} to @param {string} text */
-const say = (from, to, text) => people[from].conn.send(roomOf(from, to), text);
+/** Who answers has read. @param {string} from @param {string} to @param {string} text */
+async function say(from, to, text) {
+  const { conn } = people[from];
+  conn.read(roomOf(from, to), (await conn.send(roomOf(from, to), text)).seq);
+}
 
 for (const [from, to, text] of [
   ["Tsahi", "Lisa", "The build is green again 🎉"],
