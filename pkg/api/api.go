@@ -160,6 +160,9 @@ type ResolveRequest struct {
 // ResolveResponse has one entry a name, in the same order; "" where nobody has it.
 type ResolveResponse struct {
 	Usernames []string `json:"usernames"`
+	// Erased is the same for names whose users were erased; absent when there are none. It is for rooms of the one who asks: nobody else is to learn
+	// that there was such a user.
+	Erased []string `json:"erased,omitempty"`
 }
 
 // RelationsRequest asks for what decides with whom a user may talk.

@@ -154,8 +154,8 @@ func (a *Admin) SetDisabled(ctx context.Context, name string, disabled bool) err
 	return a.buckets.LockOut(ctx, u.Username, time.Now())
 }
 
-// Erase forgets a user; only the name stays taken for ever. What the user said is history's to erase, before this: it needs the name's
-// registered form, which goes as well.
+// Erase forgets a user; only the name stays, taken for ever. What the user said is history's to erase, before this: then a try that fails in
+// the middle can be repeated, for the user is still there.
 func (a *Admin) Erase(ctx context.Context, name string) error {
 	// Disabled first: should NATS fail, the user is still there to be erased by a second try.
 	if err := a.SetDisabled(ctx, name, true); err != nil {

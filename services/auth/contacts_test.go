@@ -83,6 +83,16 @@ func TestResolveAndDirectory(t *testing.T) {
 		if got := ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{}); len(got.Usernames) != 0 {
 			t.Fatalf("resolved %q", got.Usernames)
 		}
+		if got.Erased != nil {
+			t.Fatalf("erased %q", got.Erased)
+		}
+		r.register("Mona")
+		if err := r.admin().Erase(t.Context(), "mona"); err != nil {
+			t.Fatal(err)
+		}
+		got = ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{Names: []string{"*", "MONA", "avi", "nobody"}})
+		same(t, got.Usernames, "", "", "Avi", "")
+		same(t, got.Erased, "", "Mona", "", "")
 		r.refused(wire.TooLarge, api.AuthResolve, api.ResolveRequest{Names: make([]string, 1001)})
 
 		d := ask[api.DirectoryResponse](r, api.AuthDirectory, api.Empty{})

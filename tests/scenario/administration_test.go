@@ -27,7 +27,7 @@ func administration(t *testing.T, e *env) {
 		return out
 	}
 	peer := e.User("peer")
-	name := peer.Name + "-admin"
+	name := peer.Name + "-Admin"
 	must(harness.Password+"\n", "add", name)
 	if status, _ := e.Parley(harness.Password+"\n", "user", "add", strings.ToUpper(name)); status != 4 {
 		t.Errorf("a name that is taken: status %d", status)
@@ -109,20 +109,22 @@ func administration(t *testing.T, e *env) {
 		t.Errorf("the list has\n%s", out)
 	}
 	// The peer keeps the places, and their own words; resuming from the beginning brings each place once.
-	var got []string
-	for m, err := range peer.Session(e.at(0)).HistoryAfter(t.Context(), room, 0) {
-		if err != nil {
-			t.Fatal(err)
+	for _, spelling := range []string{room, strings.ToLower(room), strings.ToUpper(room)} {
+		var got []string
+		for m, err := range peer.Session(e.at(0)).HistoryAfter(t.Context(), spelling, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, m.Content)
 		}
-		got = append(got, m.Content)
-	}
-	if want := "||and an answer"; strings.Join(got, "|") != want {
-		t.Errorf("the peer reads %q", got)
-	}
-	again := peer.Connect(e.at(1))
-	again.Join(map[string]any{"room": room, "since": map[string]int64{room: 0}})
-	if n := len(again.Received(room)); n != 3 {
-		t.Errorf("who joins from the beginning gets %d messages, want 3", n)
+		if want := "||and an answer"; strings.Join(got, "|") != want {
+			t.Errorf("the peer reads %q of %s", got, spelling)
+		}
+		again := peer.Connect(e.at(1))
+		again.Join(map[string]any{"rooms": []string{spelling}, "since": map[string]int64{room: 0}})
+		if n := len(again.Received(room)); n != 3 {
+			t.Errorf("who joins %s from the beginning gets %d messages, want 3", spelling, n)
+		}
 	}
 	if status, _ := e.Parley("", "user", "erase", name, "--yes"); status != 3 {
 		t.Errorf("erased twice: status %d", status)

@@ -76,7 +76,7 @@ func (s *Service) Resolve(ctx context.Context, r api.ResolveRequest) (api.Resolv
 	if len(r.Names) > maxNames {
 		return api.ResolveResponse{}, wire.E(wire.TooLarge, "at most 1000 names in one request")
 	}
-	out := make([]string, len(r.Names))
+	out := api.ResolveResponse{Usernames: make([]string, len(r.Names))}
 	var ask []string
 	var at []int
 	for i, n := range r.Names {
@@ -84,14 +84,21 @@ func (s *Service) Resolve(ctx context.Context, r api.ResolveRequest) (api.Resolv
 			ask, at = append(ask, n), append(at, i)
 		}
 	}
-	found, err := s.Store.Resolve(ctx, ask)
+	living, erased, err := s.Store.Resolve(ctx, ask)
 	if err != nil {
 		return api.ResolveResponse{}, s.away(err)
 	}
-	for i, u := range found {
-		out[at[i]] = u
+	for i := range ask {
+		out.Usernames[at[i]] = living[i]
+		if erased[i] == "" {
+			continue
+		}
+		if out.Erased == nil {
+			out.Erased = make([]string, len(r.Names))
+		}
+		out.Erased[at[i]] = erased[i]
 	}
-	return api.ResolveResponse{Usernames: out}, nil
+	return out, nil
 }
 
 // Relations is what decides with whom a user may talk.

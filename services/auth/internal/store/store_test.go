@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -210,11 +211,15 @@ func TestErasedNamesStayTaken(t *testing.T) {
 		if n, err := s.Count(ctx); err != nil || n != 1 {
 			t.Fatal(n, err)
 		}
+		// Rooms are named after the registered form.
+		if living, erased, err := s.Resolve(ctx, []string{"aVI", "LISA", "nobody"}); err != nil || !slices.Equal(living, []string{"", "Lisa", ""}) || !slices.Equal(erased, []string{"Avi", "", ""}) {
+			t.Fatal(living, erased, err)
+		}
 		if r, err := s.Relations(ctx, "Lisa"); err != nil || len(r.Blocked) != 0 {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		var left string
-		if err := s.db.QueryRowContext(ctx, `SELECT username || password FROM auth_users WHERE id = $1`, avi.ID).Scan(&left); err != nil || left != "avi" {
+		if err := s.db.QueryRowContext(ctx, `SELECT username || password FROM auth_users WHERE id = $1`, avi.ID).Scan(&left); err != nil || left != "Avi" {
 			t.Fatalf("%q is left, %v", left, err)
 		}
 	})

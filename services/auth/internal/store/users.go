@@ -67,9 +67,9 @@ func userByName(ctx context.Context, q querier, name string) (User, error) {
 	return u, nil
 }
 
-// Resolve gives each name its registered form, "" where nobody has it.
-func (s *Store) Resolve(ctx context.Context, list []string) ([]string, error) {
-	out := make([]string, len(list))
+// Resolve gives each name its registered form: in living that of a user, in erased that of one who was erased, "" elsewhere.
+func (s *Store) Resolve(ctx context.Context, list []string) (living, erased []string, err error) {
+	living, erased = make([]string, len(list)), make([]string, len(list))
 	at := map[string][]int{}
 	var args []any
 	var marks strings.Builder
@@ -85,26 +85,31 @@ func (s *Store) Resolve(ctx context.Context, list []string) ([]string, error) {
 		at[f] = append(at[f], i)
 	}
 	if len(args) == 0 {
-		return out, nil
+		return living, erased, nil
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT folded, username FROM auth_users WHERE erased = 0 AND folded IN (`+marks.String()+`)`, args...)
+	rows, err := s.db.QueryContext(ctx, `SELECT folded, username, erased <> 0 FROM auth_users WHERE folded IN (`+marks.String()+`)`, args...)
 	if err != nil {
-		return nil, fmt.Errorf("resolve names: %w", err)
+		return nil, nil, fmt.Errorf("resolve names: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var f, u string
-		if err := rows.Scan(&f, &u); err != nil {
-			return nil, fmt.Errorf("resolve names: %w", err)
+		var gone bool
+		if err := rows.Scan(&f, &u, &gone); err != nil {
+			return nil, nil, fmt.Errorf("resolve names: %w", err)
+		}
+		out := living
+		if gone {
+			out = erased
 		}
 		for _, i := range at[f] {
 			out[i] = u
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("resolve names: %w", err)
+		return nil, nil, fmt.Errorf("resolve names: %w", err)
 	}
-	return out, nil
+	return living, erased, nil
 }
 
 // First gives the first n names in the order of their folded form.
@@ -145,7 +150,7 @@ func (s *Store) SetDisabled(ctx context.Context, name string, disabled bool, now
 	return u, err
 }
 
-// Erase forgets a user but for the name, which stays taken for ever: rooms and subjects are named after it.
+// Erase forgets a user but for the name, as it is registered, which stays taken for ever: rooms and subjects are named after it.
 func (s *Store) Erase(ctx context.Context, name string, now time.Time) (User, error) {
 	var u User
 	err := s.db.InTx(ctx, func(tx *sql.Tx) (err error) {
@@ -153,7 +158,7 @@ func (s *Store) Erase(ctx context.Context, name string, now time.Time) (User, er
 			return err
 		}
 		if err := execAll(ctx, tx, []statement{
-			{`UPDATE auth_users SET username = folded, password = '', admin = 0, disabled = 0, erased = $2 WHERE id = $1`, []any{u.ID, now.UnixMilli()}},
+			{`UPDATE auth_users SET password = '', admin = 0, disabled = 0, erased = $2 WHERE id = $1`, []any{u.ID, now.UnixMilli()}},
 			{`DELETE FROM auth_logins WHERE user_id = $1`, []any{u.ID}},
 		}); err != nil {
 			return err

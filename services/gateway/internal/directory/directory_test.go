@@ -28,6 +28,7 @@ type fakeAuth struct {
 	limit     int
 	version   int64
 	users     []string
+	erased    []string
 	relations map[string]api.Relations
 	away      bool
 	broken    bool          // every second question comes to a replica without SQL
@@ -67,15 +68,18 @@ func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api
 	if a.broken && n%2 == 1 {
 		return api.ResolveResponse{}, api.ErrUnavailable
 	}
-	out := make([]string, len(req.Names))
-	for i, n := range req.Names {
-		for _, u := range a.users {
-			if room.Fold(u) == room.Fold(n) {
-				out[i] = u
+	find := func(users []string) []string {
+		out := make([]string, len(req.Names))
+		for i, n := range req.Names {
+			for _, u := range users {
+				if room.Fold(u) == room.Fold(n) {
+					out[i] = u
+				}
 			}
 		}
+		return out
 	}
-	return api.ResolveResponse{Usernames: out}, nil
+	return api.ResolveResponse{Usernames: find(a.users), Erased: find(a.erased)}, nil
 }
 
 func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error) {
@@ -253,6 +257,33 @@ func TestNames(t *testing.T) {
 			}
 			r.auth.set(func() { r.auth.users = append(r.auth.users, "Nobody") })
 			testx.Eventually(t, "a new name is found", 5*time.Second, func() bool { n, _ := r.Resolve(t.Context(), "nobody"); return n == "Nobody" })
+		})
+	}
+}
+
+// For whom it is a room of one's own, the name of somebody who was erased is what it was, in each spelling. For all others it is nobody's.
+func TestErasedNamesAreRecalled(t *testing.T) {
+	for _, limit := range []int{1, 1000} {
+		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
+			r := started(t, &fakeAuth{mode: api.Everyone, users: []string{"Lisa"}, erased: []string{"Avi"}, limit: limit}, func(ti *times) { ti.fresh = 10 * time.Millisecond })
+			recalls := func(spelling, want string, wantGone bool) {
+				t.Helper()
+				if got, gone, err := r.Recall(t.Context(), spelling); got != want || gone != wantGone || err != nil {
+					t.Errorf("%q is %q, gone %v, %v", spelling, got, gone, err)
+				}
+			}
+			for range 2 {
+				recalls("avi", "Avi", true)
+				recalls("AVI", "Avi", true)
+				recalls("Nobody", "Nobody", true)
+				recalls("LISA", "Lisa", false)
+				r.unresolved("Avi", wire.UnknownUser)
+				r.unresolved("avi", wire.UnknownUser)
+				r.mayNot("Lisa", "avi", wire.UnknownUser)
+			}
+			r.auth.set(func() { r.auth.away = true })
+			testx.Eventually(t, "auth is asked in vain", 5*time.Second, func() bool { _, _, err := r.Recall(t.Context(), "Another"); return err != nil })
+			recalls("avi", "Avi", true) // old is better than nothing
 		})
 	}
 }

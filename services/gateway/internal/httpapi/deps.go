@@ -60,8 +60,8 @@ type Tokens interface {
 
 // Directory knows names, and who may see what of whom.
 type Directory interface {
-	// Resolve gives a name its registered form; a *wire.Error with code unknown_user when nobody has it.
-	Resolve(ctx context.Context, name string) (string, error)
+	// Recall gives a name its registered form, also when its user was erased. One that nobody ever had it gives as it stands.
+	Recall(ctx context.Context, name string) (registered string, gone bool, err error)
 	// Unseen are those of peers whose doings user may not learn.
 	Unseen(ctx context.Context, user string, peers []string) map[string]bool
 }

@@ -31,6 +31,7 @@ type world struct {
 
 	fail     map[string]error // by method
 	users    map[string]string
+	erased   map[string]string
 	online   map[string]bool
 	unknown  bool // presence
 	lastSeen map[string]int64
@@ -166,15 +167,18 @@ func (w *world) AuthEndLogins(_ context.Context, r api.EndLoginsRequest) (api.En
 }
 func (w *world) IsOnline(user string) (online, known bool) { return w.online[user], !w.unknown }
 
-func (w *world) Resolve(_ context.Context, name string) (string, error) {
+func (w *world) Recall(_ context.Context, name string) (registered string, gone bool, err error) {
 	w.resolved = append(w.resolved, name)
 	if err := w.fail["resolve"]; err != nil {
-		return "", err
+		return "", false, err
 	}
 	if u := w.users[room.Fold(name)]; u != "" {
-		return u, nil
+		return u, false, nil
 	}
-	return "", wire.E(wire.UnknownUser, "nobody has this name")
+	if u := w.erased[room.Fold(name)]; u != "" {
+		return u, true, nil
+	}
+	return name, true, nil
 }
 
 func (w *world) Unseen(_ context.Context, _ string, peers []string) map[string]bool {

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"net/http"
 
 	"parley/pkg/api"
@@ -95,9 +94,6 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 		return err
 	}
 	out := MessagesPage{Messages: []wire.Message{}}
-	if pair == (room.Room{}) {
-		return writeJSON(w, http.StatusOK, out)
-	}
 	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit, MinApplied: h.Position()}
 	if hasAfter {
 		req.After = &after
@@ -113,9 +109,8 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// room is the room of the path, which must be the asker's own. Nobody may have the peer's name: then it is taken as it stands, for the room
-// of one who was erased is still the asker's. One in which nothing was said answers the same, so the answer does not tell which names exist. The
-// zero Room is none.
+// room is the room of the path, which must be the asker's own; that of one who was erased is still the asker's. One in which nothing was said
+// answers the same, so the answer does not tell which names exist.
 func (h *handler) room(r *http.Request, c token.Claims) (room.Room, error) {
 	x, y, err := room.Split(r.PathValue("room"))
 	if err != nil {
@@ -129,14 +124,7 @@ func (h *handler) room(r *http.Request, c token.Claims) (room.Room, error) {
 	default:
 		return room.Room{}, errNotYours
 	}
-	registered, err := h.Directory.Resolve(r.Context(), peer)
-	var e *wire.Error
-	if errors.As(err, &e) && e.Code == wire.UnknownUser {
-		if pair, err := room.Of(c.Username, peer); err == nil {
-			return pair, nil
-		}
-		return room.Room{}, nil
-	}
+	registered, _, err := h.Directory.Recall(r.Context(), peer)
 	if err != nil {
 		return room.Room{}, err
 	}

@@ -224,6 +224,16 @@ func TestRoomsOfOthers(t *testing.T) {
 	if got := string(ask(h, "GET", "/v1/rooms/avi&nobody/messages", "Avi", "").body); got != empty {
 		t.Errorf("with a name that nobody has: %s; with one where nothing was said: %s", got, empty)
 	}
+	// A room of somebody who was erased is looked for under the registered name.
+	w.erased = map[string]string{"mona": "Mona"}
+	for _, name := range []string{"avi&mona", "MONA&avi"} {
+		if got := string(ask(h, "GET", "/v1/rooms/"+name+"/messages", "Avi", "").body); got != empty {
+			t.Errorf("with one who was erased: %s; with one where nothing was said: %s", got, empty)
+		}
+		if p := w.pages[len(w.pages)-1]; p.A != "Avi" || p.B != "Mona" {
+			t.Errorf("%s is %s&%s", name, p.A, p.B)
+		}
+	}
 	for _, bad := range []string{"avi", "avi&avi", "Avi&AVI", "avi&", "&lisa", "avi&lisa&dana", "avi&*", "avi&%3E", "avi&a%20b", "%ff&avi"} {
 		ask(h, "GET", "/v1/rooms/"+bad+"/messages", "Avi", "").wants(t, 400, wire.InvalidArgument)
 	}

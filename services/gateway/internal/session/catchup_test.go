@@ -119,11 +119,14 @@ func (w *world) Peer(_ context.Context, user, name string) (string, error) {
 	}
 	return name, nil
 }
-func (w *world) Resolve(_ context.Context, name string) (string, error) {
-	if name == "nobody" || name == "erased" {
-		return "", wire.E(wire.UnknownUser, "nobody has this name")
+func (w *world) Recall(_ context.Context, name string) (registered string, gone bool, err error) {
+	switch {
+	case strings.EqualFold(name, "erased"):
+		return "erased", true, nil
+	case strings.EqualFold(name, "nobody"):
+		return name, true, nil
 	}
-	return name, nil
+	return name, false, nil
 }
 func (w *world) Sees(user, peer string) (ok, sure bool) {
 	w.mu.Lock()

@@ -99,8 +99,8 @@ type History interface {
 type Directory interface {
 	// Peer gives the registered form of name, or why user may not talk to it.
 	Peer(ctx context.Context, user, name string) (string, error)
-	// Resolve gives the registered form of name.
-	Resolve(ctx context.Context, name string) (string, error)
+	// Recall gives the registered form of name; gone says that its user was erased, or that nobody ever had it, which is given as it stands.
+	Recall(ctx context.Context, name string) (registered string, gone bool, err error)
 	// Sees reports whether user may learn what peer does; when it is not sure, Peer tells.
 	Sees(user, peer string) (ok, sure bool)
 	Acquire(user string)

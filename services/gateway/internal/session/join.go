@@ -100,16 +100,9 @@ func (s *Session) floorOf(r room.Room, p int) int64 {
 
 // Join takes a join of the client: presence, what was missed and caught_up follow.
 func (s *Session) Join(j wire.Join, re string) error {
-	job, refused, err := s.readJoin(j)
+	job, joined, refused, err := s.readJoin(j)
 	if err != nil {
 		return err
-	}
-	joined := []string{"*"}
-	if !job.all {
-		joined = joined[:0]
-		for _, r := range job.rooms {
-			joined = append(joined, r.String())
-		}
 	}
 	s.mu.Lock()
 	full := len(s.jobs) >= maxJobs
@@ -138,34 +131,43 @@ func (s *Session) Join(j wire.Join, re string) error {
 	return nil
 }
 
-// roomsOf reads names of rooms of one's own; which of them are none is told in refused, and first says why. It fails when it cannot be known.
-func (s *Session) roomsOf(names []string) (rooms []room.Room, refused []wire.Refusal, first, err error) {
+// ownRooms are what names of rooms turned out to be.
+type ownRooms struct {
+	rooms   []room.Room
+	told    []string       // how the answer names them
+	refused []wire.Refusal // what is no room of the user's
+	why     error          // of the first that is none
+}
+
+// roomsOf reads names of rooms of one's own. It fails when it cannot be known.
+func (s *Session) roomsOf(names []string) (own ownRooms, err error) {
 	seen := make(map[room.Room]struct{}, len(names))
 	for _, n := range names {
 		r, err := s.ownRoom(n)
 		var no *wire.Error
 		switch {
 		case errors.As(err, &no) && no.Code != wire.Unavailable && no.Code != wire.Internal:
-			refused = append(refused, wire.Refusal{Room: n, Code: no.Code})
-			if first == nil {
-				first = err
+			own.refused = append(own.refused, wire.Refusal{Room: n, Code: no.Code})
+			if own.why == nil {
+				own.why = err
 			}
 			continue
 		case err != nil:
-			return nil, nil, nil, err
+			return own, err
 		}
 		if _, twice := seen[r]; !twice {
 			seen[r] = struct{}{}
-			rooms = append(rooms, r)
+			own.rooms = append(own.rooms, r)
+			own.told = append(own.told, s.told(r, n))
 		}
 	}
-	return rooms, refused, first, nil
+	return own, nil
 }
 
-func (s *Session) readJoin(j wire.Join) (job joinJob, refused []wire.Refusal, err error) {
+func (s *Session) readJoin(j wire.Join) (job joinJob, joined []string, refused []wire.Refusal, err error) {
 	one, many := j.Room != "", !j.Rooms.IsZero()
 	if one == many {
-		return job, nil, wire.E(wire.InvalidArgument, `join has either "room" or "rooms"`)
+		return job, nil, nil, wire.E(wire.InvalidArgument, `join has either "room" or "rooms"`)
 	}
 	names := j.Rooms.List
 	if one {
@@ -173,25 +175,27 @@ func (s *Session) readJoin(j wire.Join) (job joinJob, refused []wire.Refusal, er
 	}
 	job.all = j.Rooms.All
 	if !job.all && len(names) == 0 || len(names) > wire.MaxJoinRooms {
-		return job, nil, wire.E(wire.InvalidArgument, "rooms has 1 to 5000 rooms")
+		return job, nil, nil, wire.E(wire.InvalidArgument, "rooms has 1 to 5000 rooms")
 	}
 	if len(j.Since) > wire.MaxSinceRooms {
-		return job, nil, wire.E(wire.InvalidArgument, "since has at most 500 rooms")
+		return job, nil, nil, wire.E(wire.InvalidArgument, "since has at most 500 rooms")
 	}
 	if utf8.RuneCountInString(j.Device) > wire.MaxIDChars || strings.ContainsFunc(j.Device, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
-		return job, nil, wire.E(wire.InvalidArgument, "device is at most 64 characters of text")
+		return job, nil, nil, wire.E(wire.InvalidArgument, "device is at most 64 characters of text")
 	}
 	job.device = j.Device
-	rooms, refused, first, err := s.roomsOf(names)
+	own, err := s.roomsOf(names)
 	if err != nil {
-		return job, nil, err
+		return job, nil, nil, err
 	}
-	if job.rooms = rooms; len(rooms) == 0 && !job.all {
-		return job, nil, first
+	if job.rooms, joined, refused = own.rooms, own.told, own.refused; job.all {
+		joined = []string{"*"}
+	} else if len(job.rooms) == 0 {
+		return job, nil, nil, own.why
 	}
 	more, err := s.readSince(&job, j.Since)
 	if err != nil {
-		return job, nil, err
+		return job, nil, nil, err
 	}
 	for _, m := range more {
 		if !slices.Contains(refused, m) {
@@ -200,10 +204,10 @@ func (s *Session) readJoin(j wire.Join) (job joinJob, refused []wire.Refusal, er
 	}
 	if j.Resume != "" {
 		if job.vector, err = decodeResume(j.Resume, s.hub.Router.Partitions()); err != nil {
-			return job, nil, err
+			return job, nil, nil, err
 		}
 	}
-	return job, refused, nil
+	return job, joined, refused, nil
 }
 
 // readSince passes over rooms that are none of the user's, as a list of rooms does.
@@ -218,14 +222,14 @@ func (s *Session) readSince(job *joinJob, since map[string]int64) (refused []wir
 		}
 		r, err := room.Parse(n)
 		if err != nil || !r.Has(s.user) { // it may be written in another case
-			rooms, no, _, err := s.roomsOf([]string{n})
+			own, err := s.roomsOf([]string{n})
 			if err != nil {
 				return nil, err
 			}
-			if refused = append(refused, no...); len(rooms) == 0 {
+			if refused = append(refused, own.refused...); len(own.rooms) == 0 {
 				continue
 			}
-			r = rooms[0]
+			r = own.rooms[0]
 		}
 		job.since[r.String()] = seq
 	}

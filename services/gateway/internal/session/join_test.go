@@ -107,6 +107,73 @@ func TestJoinOfAListJoinsWhatCanBeJoined(t *testing.T) {
 	}
 }
 
+// The room of an erased person is named after the registered name, and is the peer's in each spelling.
+func TestRoomOfAnErasedPersonAnswersToEachSpelling(t *testing.T) {
+	w := newWorld(t, nil)
+	gone := room.Room{A: "Lisa", B: "erased"}
+	w.say(gone, "erased", true)
+	w.checked(gone)
+	for _, name := range []string{"Lisa&erased", "ERASED&lisa", "lisa&Erased"} {
+		s, l := w.open("Lisa")
+		if err := s.Join(wire.Join{Room: name}, "1"); err != nil {
+			t.Fatal(err)
+		}
+		l.waitCaughtUp(t)
+		if got := l.lastAck(t).Joined; !slices.Equal(got, []string{"Lisa&erased"}) || len(l.seqs(gone)) != 1 {
+			t.Errorf("%s: joined %q, read %v", name, got, l.seqs(gone))
+		}
+		s.gone(true)
+	}
+	// With somebody else nothing was said: then the name is nobody's.
+	s, _ := w.open("Era")
+	defer s.gone(true)
+	for _, name := range []string{"Era&erased", "Era&Erased", "Era&nobody"} {
+		if err := s.Join(wire.Join{Room: name}, "1"); wire.AsError(err).Code != wire.UnknownUser {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// roster is a world where the only contact of everybody is Avi.
+type roster struct{ strict }
+
+func (roster) Mode() api.Mode { return api.Roster }
+
+func (r roster) Recall(ctx context.Context, name string) (registered string, gone bool, err error) {
+	if room.Fold(name) == "era" {
+		return "Era", false, nil
+	}
+	return r.strict.Recall(ctx, name)
+}
+
+func (roster) Peer(_ context.Context, _, name string) (string, error) {
+	if name == "Avi" {
+		return name, nil
+	}
+	return "", wire.E(wire.Forbidden, "you cannot talk to this user")
+}
+
+// In a roster the answer to a join does not tell who there is, or was: only contacts are named as they are registered.
+func TestJoinInARosterDoesNotTellNames(t *testing.T) {
+	w := newWorld(t, nil)
+	w.hub.Directory = roster{strict{w}}
+	gone := room.Room{A: "Lisa", B: "erased"}
+	w.say(gone, "erased", true)
+	w.checked(gone)
+	s, l := w.open("Lisa")
+	defer s.gone(true)
+	if err := s.Join(wire.Join{Rooms: wire.RoomList{List: []string{"lisa&Avi", "lisa&ERA", "NOBODY&lisa", "lisa&ERASED"}}}, "1"); err != nil {
+		t.Fatal(err)
+	}
+	if a := l.lastAck(t); !slices.Equal(a.Joined, []string{"Avi&Lisa", "ERA&Lisa", "Lisa&NOBODY", "ERASED&Lisa"}) || a.Refused != nil {
+		t.Errorf("joined %q, refused %v", a.Joined, a.Refused)
+	}
+	l.waitCaughtUp(t)
+	if len(l.seqs(gone)) != 1 {
+		t.Errorf("what an erased person said is not read: %v", l.seqs(gone))
+	}
+}
+
 func TestJoinOfNothingIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	s, l := w.open("Lisa")

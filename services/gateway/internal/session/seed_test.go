@@ -466,8 +466,8 @@ func TestAnswersToWhatIsNotRight(t *testing.T) {
 		{"typing", map[string]any{}, `{"error":"there is no event \"typing\""}`},
 		{wire.EvJoin, map[string]any{"room": "Avi&Era", "client": "Lisa", "jwt": tok}, `{"error":"this is not a room of yours"}`},
 		{wire.EvJoin, map[string]any{"room": "rubbish", "client": "Lisa", "jwt": tok}, `{"error":"a room is two different user names joined with \u0026"}`},
-		{wire.EvJoin, map[string]any{"room": "Lisa&nobody", "client": "Lisa", "jwt": tok}, `{"error":"nobody has this name"}`},
-		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": "Lisa&nobody", "jwt": tok}, `{"error":"nobody has this name"}`},
+		{wire.EvJoin, map[string]any{"room": "Lisa&nobody", "client": "Lisa", "jwt": tok}, `{"error":"there is no such user"}`},
+		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "x", "conversation_room": "Lisa&nobody", "jwt": tok}, `{"error":"there is no such user"}`},
 		{wire.EvSend, map[string]any{"sender": "Lisa", "content": "", "conversation_room": "Avi&Lisa", "jwt": tok}, `{"error":"content is non-empty text without NUL characters"}`},
 		{wire.EvJoin, map[string]any{"room": "Lisa&away", "client": "Lisa", "jwt": tok}, `{"error":"something went wrong here; try again"}`},
 	} {

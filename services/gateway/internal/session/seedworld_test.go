@@ -127,11 +127,11 @@ func (w *seedWorld) Peer(ctx context.Context, user, name string) (string, error)
 	}
 	return w.world.Peer(ctx, user, name)
 }
-func (w *seedWorld) Resolve(ctx context.Context, name string) (string, error) {
-	if _, err := w.Peer(ctx, "", name); err != nil {
-		return "", err
+func (w *seedWorld) Recall(ctx context.Context, name string) (registered string, gone bool, err error) {
+	if _, err := w.Peer(ctx, "", name); err != nil && wire.AsError(err).Code != wire.UnknownUser {
+		return "", false, err
 	}
-	return w.world.Resolve(ctx, name)
+	return w.world.Recall(ctx, name)
 }
 func (w *seedWorld) SmallDirectory() ([]string, bool) {
 	w.mu.Lock()

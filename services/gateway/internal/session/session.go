@@ -87,6 +87,7 @@ var (
 	errStarting   = wire.E(wire.Unavailable, "this gateway is starting; connect again")
 	errBusy       = &wire.Error{Code: wire.RateLimited, Message: "too many requests of this connection are under way", RetryAfterMS: 1000}
 	errNotOwnRoom = wire.E(wire.Forbidden, "this is not a room of yours")
+	errNobody     = wire.E(wire.UnknownUser, "there is no such user")
 	errRoomName   = wire.E(wire.InvalidArgument, "a room is two different user names joined with &")
 )
 
@@ -211,42 +212,62 @@ func (s *Session) ownRoom(name string) (room.Room, error) {
 	if last := s.lastRoom; name == s.lastName && last.Has(s.user) { // most messages go where the last one went
 		return last, nil
 	}
-	x, y, err := room.Split(name)
+	peer, err := s.peerOf(name)
 	if err != nil {
-		return room.Room{}, errRoomName
+		return room.Room{}, err
 	}
-	peer := ""
-	switch room.Fold(s.user) {
-	case room.Fold(x):
-		peer = y
-	case room.Fold(y):
-		peer = x
-	default:
-		return room.Room{}, errNotOwnRoom
-	}
-	registered, unknown := s.hub.Directory.Resolve(s.ctx, peer)
-	var e *wire.Error
-	if errors.As(unknown, &e) && e.Code == wire.UnknownUser {
-		registered = peer // perhaps of one who was erased
-	} else if unknown != nil {
-		return room.Room{}, unknown
+	registered, gone, err := s.hub.Directory.Recall(s.ctx, peer)
+	if err != nil {
+		return room.Room{}, err
 	}
 	r, err := room.Of(s.user, registered)
 	if err != nil {
 		return room.Room{}, errRoomName
 	}
-	// In a roster the answer must not tell which names exist.
-	if unknown != nil && s.hub.Directory.Mode() != api.Roster {
+	if gone {
+		// In a roster the answer must not tell which names exist. It is not remembered either: somebody may yet register the name, in another case.
+		if s.hub.Directory.Mode() == api.Roster {
+			return r, nil
+		}
 		page, err := s.hub.History.HistoryPage(s.ctx, api.PageRequest{A: r.A, B: r.B, Limit: 1})
 		if err != nil {
 			return room.Room{}, err
 		}
 		if len(page.Messages) == 0 {
-			return room.Room{}, unknown
+			return room.Room{}, errNobody
 		}
 	}
 	s.lastName, s.lastRoom = name, r
 	return r, nil
+}
+
+// peerOf is the other one of a room of the session's user, as the client wrote it.
+func (s *Session) peerOf(name string) (string, error) {
+	x, y, err := room.Split(name)
+	if err != nil {
+		return "", errRoomName
+	}
+	switch room.Fold(s.user) {
+	case room.Fold(x):
+		return y, nil
+	case room.Fold(y):
+		return x, nil
+	}
+	return "", errNotOwnRoom
+}
+
+// told is how an answer names a room of the user that the client wrote as name. In a roster, one with somebody who is no contact is named as the
+// client did: the registered form would tell that there is, or was, such a user.
+func (s *Session) told(r room.Room, name string) string {
+	if s.hub.Directory.Mode() != api.Roster {
+		return r.String()
+	}
+	if _, err := s.hub.Directory.Peer(s.ctx, s.user, r.Peer(s.user)); err == nil {
+		return r.String()
+	}
+	peer, _ := s.peerOf(name) // it is a room of the user's
+	r, _ = room.Of(s.user, peer)
+	return r.String()
 }
 
 // call runs f in a goroutine; a session has few of them at a time.
