@@ -136,7 +136,8 @@ type Served struct {
 	Listed []string `json:"l,omitempty"`
 }
 
-// ContactsRequest asks for a page of the contacts of a user, ordered by folded name.
+// ContactsRequest asks for a page of the contacts of a user, ordered by folded name; for a Prefix without accents, by folded name without
+// accents.
 type ContactsRequest struct {
 	Username string `json:"username"`
 	Prefix   string `json:"prefix,omitempty"`

@@ -60,6 +60,28 @@ func Fold(name string) string {
 	return cases.Fold().String(norm.NFKC.String(s))
 }
 
+// Plain is the key under which a name is searched by its first letters: Fold without accents and other marks. Two names may share one, so it
+// is never for identity. What begins with a name folded begins with it plain. Marked says that the name has what Plain leaves out.
+func Plain(name string) (key string, marked bool) {
+	split := norm.NFKD.String(Fold(name))
+	key = strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Mn, r) {
+			return -1
+		}
+		if p, ok := unmarked[r]; ok {
+			return p
+		}
+		return r
+	}, split)
+	if key == "" { // a letter that is nothing but a mark
+		return split, false
+	}
+	return key, key != split
+}
+
+// unmarked are letters with a stroke, and the i without its dot, which Unicode does not take apart.
+var unmarked = map[rune]rune{'ı': 'i', 'ø': 'o', 'ł': 'l', 'đ': 'd', 'ħ': 'h'}
+
 // Room is a pair of registered names, A before B by code point. The zero value is no room.
 type Room struct{ A, B string }
 

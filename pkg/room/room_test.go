@@ -59,6 +59,22 @@ func TestCaseIsOneName(t *testing.T) {
 	}
 }
 
+func TestPlainNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"Jérémy": "jeremy", "İlker": "ilker", "ILKER": "ilker", "ılgaz": "ilgaz", "Łukasz": "lukasz", "Søren": "soren", "Straße": "strasse", "ЙОСИФ": "иосиф", "ΐα": "ια",
+		"avi": "avi", "字": "字", "가": "\u1100\u1161", "\uff9e": "\u3099",
+	} {
+		if got, _ := Plain(name); got != want {
+			t.Errorf("%q is %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]bool{"jere": false, "JERE": false, "가": false, "字": false, "jéré": true, "ılg": true, "İl": true, "": false} {
+		if _, marked := Plain(name); marked != want {
+			t.Errorf("%q is marked: %v", name, marked)
+		}
+	}
+}
+
 func TestNameProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n, err := Name(names().Draw(t, "name"))
@@ -84,6 +100,14 @@ func checkName(t interface{ Fatalf(string, ...any) }, n string) {
 	if Fold(f) != f {
 		t.Fatalf("folding %q is not stable: %q, %q", n, f, Fold(f))
 	}
+	if key, _ := Plain(n); key == "" || second(Plain(key)) {
+		t.Fatalf("%q is %q without marks", n, key)
+	}
+	for i := range f { // so that a search finds what it found when it compared folded names
+		if begin, marked := Plain(f[:i]); i > 0 && !marked && utf8.RuneStart(f[i]) && !strings.HasPrefix(first(Plain(n)), begin) {
+			t.Fatalf("%q begins with %q, but %q does not with %q", f, f[:i], first(Plain(n)), begin)
+		}
+	}
 	// What a client may do to a name must not make another one of it.
 	for _, v := range []string{norm.NFD.String(n), norm.NFKC.String(n), norm.NFKD.String(n)} {
 		if Fold(v) != f {
@@ -91,6 +115,9 @@ func checkName(t interface{ Fatalf(string, ...any) }, n string) {
 		}
 	}
 }
+
+func first(key string, _ bool) string   { return key }
+func second(_ string, marked bool) bool { return marked }
 
 func TestRoomProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

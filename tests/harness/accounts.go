@@ -28,7 +28,7 @@ func (v *View) newAccounts(base string, n int) []*User {
 	users := make([]*User, n)
 	for i := range users {
 		u := &User{Name: fmt.Sprintf("%s-%d", base, v.names.Add(1)), v: v}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_users (username, folded, password, created) VALUES ($1, $1, 'none', 1)`, u.Name); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO auth_users (username, folded, plain, password, created) VALUES ($1, $1, $1, 'none', 1)`, u.Name); err != nil {
 			v.t.Fatalf("add %s: %v", u.Name, err)
 		}
 		u.Tokens = client.Tokens{AccessToken: u.Mint(time.Now().Add(time.Hour)), ExpiresIn: 3600, Username: u.Name}

@@ -12,6 +12,7 @@ import (
 
 	"parley/client"
 	"parley/cmd/parley/internal/safetext"
+	"parley/pkg/room"
 	"parley/pkg/wire"
 )
 
@@ -38,6 +39,7 @@ const (
 // person is a contact with the conversation that one has with them.
 type person struct {
 	name, room string
+	key        string // see plain
 	state      presence
 	lastSeen   time.Time
 
@@ -135,17 +137,24 @@ func newModel(cfg Config) *model {
 func (m *model) person(name string) *person {
 	p := m.people[name]
 	if p == nil {
-		p = &person{name: name, room: client.Room(m.me, name)}
+		p = &person{name: name, room: client.Room(m.me, name), key: plain(name)}
 		m.people[name] = p
 	}
 	return p
 }
 
+// plain is what a search compares: without case and accents.
+func plain(name string) string {
+	key, _ := room.Plain(name)
+	return key
+}
+
 // sort puts the list in order: conversations by their youngest message, then everybody else by name.
 func (m *model) sort() {
 	m.order = m.order[:0]
+	wanted := plain(m.filter)
 	for _, p := range m.people {
-		if m.filter == "" || strings.Contains(strings.ToLower(p.name), strings.ToLower(m.filter)) {
+		if strings.Contains(p.key, wanted) {
 			m.order = append(m.order, p)
 		}
 	}

@@ -158,3 +158,16 @@ func BenchmarkManyPeople(b *testing.B) {
 		_ = p.View()
 	}
 }
+
+func TestASearchNeedsNoAccents(t *testing.T) {
+	p := chatting(80, 24)
+	for _, name := range []string{"Jérémy", "İlker", "Łukasz"} {
+		p.person(name)
+	}
+	for typed, want := range map[string]string{"JERE": "Jérémy", "ilker": "İlker", "luk": "Łukasz"} {
+		p.setFilter(typed)
+		if len(p.order) != 1 || p.order[0].name != want {
+			t.Errorf("%q finds %d", typed, len(p.order))
+		}
+	}
+}

@@ -60,7 +60,7 @@ func (s *Service) Contacts(ctx context.Context, r api.ContactsRequest) (api.Cont
 		return api.ContactsPage{}, err
 	}
 	list, next, err := s.Store.Contacts(ctx, store.Page{
-		UserID: u.ID, Roster: s.Mode == api.Roster, Prefix: room.Fold(r.Prefix), After: r.After, Limit: min(r.Limit, maxPage), Among: r.Among,
+		UserID: u.ID, Roster: s.Mode == api.Roster, Prefix: r.Prefix, After: r.After, Limit: min(r.Limit, maxPage), Among: r.Among,
 	})
 	if err != nil {
 		return api.ContactsPage{}, s.away(err)

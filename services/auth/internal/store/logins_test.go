@@ -226,13 +226,16 @@ func TestTheVersionBefore(t *testing.T) {
 			if err := s.db.Migrate(ctx, fstest.MapFS{"00001_auth.sql": {Data: first}}, "goose_auth"); err != nil {
 				t.Fatal(err)
 			}
-			u := s.user(t, "Avi")
+			var user int64
+			if err := s.db.Write.QueryRowContext(ctx, `INSERT INTO auth_users (username, folded, password, created) VALUES ('Avi', 'avi', '', 1) RETURNING id`).Scan(&user); err != nil {
+				t.Fatal(err)
+			}
 			old := func(refresh, next string, n int, at time.Time) {
 				t.Helper()
 				oldRotate(ctx, t, s, "s", refresh, next, n, at)
 			}
 			if _, err := s.db.Write.ExecContext(ctx, `INSERT INTO auth_logins (sid, user_id, scope, created, expires) VALUES ('s', $1, 'native', $2, $3)`,
-				u.ID, now.UnixMilli(), now.Add(time.Hour).UnixMilli()); err != nil {
+				user, now.UnixMilli(), now.Add(time.Hour).UnixMilli()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.db.Write.ExecContext(ctx, `INSERT INTO auth_refresh_tokens (hash, sid, n) VALUES ($1, 's', 0)`, hash("r0")); err != nil {

@@ -5,10 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-
-	"parley/pkg/room"
 )
 
 // Relations of a user; see api.Relations.
@@ -52,61 +49,6 @@ func (s *Store) Version(ctx context.Context) (v int64, err error) {
 		return 0, fmt.Errorf("read the version of the relations: %w", err)
 	}
 	return v, nil
-}
-
-// Page is a question for some of a user's contacts, in the order of folded names.
-type Page struct {
-	UserID int64
-	Roster bool   // accepted contacts; otherwise everybody
-	Prefix string // folded
-	After  string // folded name of the last one of the page before
-	Limit  int
-	Among  []string // registered names; empty: all
-}
-
-// above sorts after every name that begins with the text before it; no name contains it.
-const above = "\U0010FFFF"
-
-// Contacts reads one page; next is what to ask after, "" on the last page.
-func (s *Store) Contacts(ctx context.Context, p Page) (list []string, next string, err error) {
-	from := `auth_users u WHERE u.id <> $1`
-	if p.Roster {
-		from = `auth_contacts c JOIN auth_users u ON u.id = c.peer_id WHERE c.user_id = $1 AND c.accepted <> 0`
-	}
-	args := []any{p.UserID, p.After, p.Prefix, p.Prefix + above, p.Limit + 1}
-	if len(p.Among) > 0 {
-		var marks strings.Builder
-		for _, name := range p.Among {
-			args = append(args, room.Fold(name)) // it is folded names that have an index
-			fmt.Fprintf(&marks, ",$%d", len(args))
-		}
-		from += ` AND u.folded IN (` + marks.String()[1:] + `)`
-	}
-	rows, err := s.db.QueryContext(ctx, `SELECT u.username, u.folded FROM `+from+` AND u.erased = 0
-		AND u.folded > $2 AND u.folded >= $3 AND u.folded < $4
-		AND NOT EXISTS (SELECT 1 FROM auth_blocks b WHERE b.user_id = $1 AND b.peer_id = u.id)
-		AND NOT EXISTS (SELECT 1 FROM auth_blocks b WHERE b.user_id = u.id AND b.peer_id = $1)
-		ORDER BY u.folded LIMIT $5`, args...)
-	if err != nil {
-		return nil, "", fmt.Errorf("read contacts: %w", err)
-	}
-	defer rows.Close()
-	var last string
-	for rows.Next() {
-		var name, folded string
-		if err := rows.Scan(&name, &folded); err != nil {
-			return nil, "", fmt.Errorf("read a contact: %w", err)
-		}
-		if len(list) == p.Limit {
-			next = last
-			continue
-		}
-		list, last = append(list, name), folded
-	}
-	if err := rows.Err(); err != nil {
-		return nil, "", fmt.Errorf("read contacts: %w", err)
-	}
-	return list, next, nil
 }
 
 // PutContact asks for a contact, or agrees to one that the peer asked for. Added says that the two became contacts

@@ -53,13 +53,21 @@ func Open(cfg sqldb.Config) (*Store, error) {
 	return &Store{db, defaultLimits}, nil
 }
 
-// Migrate brings the schema up to date.
+// Migrate brings the schema up to date, and then what was kept by a version before.
 func (s *Store) Migrate(ctx context.Context) error {
 	fsys, err := fs.Sub(migrations, "migrations/"+string(s.db.Dialect))
 	if err != nil {
 		return fmt.Errorf("find the migrations: %w", err)
 	}
-	return s.db.Migrate(ctx, fsys, "goose_auth")
+	if err := s.db.Migrate(ctx, fsys, "goose_auth"); err != nil {
+		return err
+	}
+	for more := true; more; {
+		if more, err = s.fill(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Ping asks SQL for a sign of life.
@@ -88,7 +96,8 @@ func (s *Store) Close() error { return s.db.Close() }
 const late = time.Minute
 
 // Sweep deletes what has run out: logins, and throttles that nothing touched since idle. It takes at most a
-// thousand of each, so that no transaction is long, and says whether there is more.
+// thousand of each, so that no transaction is long, and says whether there is more. And users get their keys whom a replica of the version before has
+// registered meanwhile.
 func (s *Store) Sweep(ctx context.Context, now, idle time.Time) (more bool, err error) {
 	const batch = 1000
 	for _, q := range []struct {
@@ -106,7 +115,8 @@ func (s *Store) Sweep(ctx context.Context, now, idle time.Time) (more bool, err 
 			more = true
 		}
 	}
-	return more, nil
+	unfilled, err := s.fill(ctx)
+	return more || unfilled, err
 }
 
 // querier is a pool or a transaction.

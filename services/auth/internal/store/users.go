@@ -28,8 +28,9 @@ func (s *Store) AddUser(ctx context.Context, username, password string, admin bo
 	if admin {
 		isAdmin = 1
 	}
-	err := s.db.Write.QueryRowContext(ctx, `INSERT INTO auth_users (username, folded, password, admin, created) VALUES ($1, $2, $3, $4, $5) RETURNING id`,
-		username, room.Fold(username), password, isAdmin, now.UnixMilli()).Scan(&u.ID)
+	plain, _ := room.Plain(username)
+	err := s.db.Write.QueryRowContext(ctx, `INSERT INTO auth_users (username, folded, plain, password, admin, created) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
+		username, room.Fold(username), plain, password, isAdmin, now.UnixMilli()).Scan(&u.ID)
 	switch {
 	case sqldb.IsUnique(err):
 		return User{}, ErrTaken

@@ -21,7 +21,7 @@ const CAUGHT_UP_MS = 2500; // how long "caught up" shows
 const collator = new Intl.Collator(undefined, { sensitivity: "base", numeric: true });
 
 /** What a search compares: without case and accents. @param {string} s */
-export const fold = (s) => s.normalize("NFKD").replace(/\p{M}/gu, "").toLocaleLowerCase();
+export const fold = (s) => s.normalize("NFKD").replace(/\p{M}/gu, "").toLocaleLowerCase().replace(/[ıøłđħ]/g, (c) => "ioldh"["ıøłđħ".indexOf(c)]);
 
 export class Store {
   api = new Parley(new URL(".", location.href).href);

@@ -34,7 +34,7 @@ func addUsers(url string, n int) error {
 	defer cancel()
 	_, err = db.Write.ExecContext(ctx, `
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $1)
-INSERT INTO auth_users (username, folded, password, created) SELECT 'u' || CAST(i AS TEXT), 'u' || CAST(i AS TEXT), $2, 1 FROM n`, n, hash())
+INSERT INTO auth_users (username, folded, plain, password, created) SELECT 'u' || CAST(i AS TEXT), 'u' || CAST(i AS TEXT), 'u' || CAST(i AS TEXT), $2, 1 FROM n`, n, hash())
 	if err != nil {
 		return fmt.Errorf("add users: %w", err)
 	}
