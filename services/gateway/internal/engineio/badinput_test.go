@@ -163,6 +163,23 @@ func TestEveryPacketCounts(t *testing.T) {
 			}
 		})
 	}
+	t.Run("once", func(t *testing.T) { // a WebSocket counts its frames, which are not counted again with what was posted before
+		c, p := r.poller(t)
+		if a := c.Post(strings.Repeat("6\x1e", burst-1) + "6"); a.Status != http.StatusOK {
+			t.Fatalf("got %+v", a)
+		}
+		ws := c.Upgrade()
+		ws.Send("2probe")
+		ws.Want("3probe")
+		ws.Send("5")
+		for range burst - 2 {
+			ws.Send("4x")
+		}
+		for range burst - 2 {
+			enginetest.Wait(t, p.got)
+		}
+		ws.Send("1")
+	})
 	t.Run("probes", func(t *testing.T) {
 		c, p := r.poller(t)
 		ws := c.Upgrade()

@@ -38,7 +38,7 @@ type Conn struct {
 	heard atomic.Int64 // Unix seconds of the last sign of life
 
 	recv  sync.Mutex
-	limit wsconn.Bucket // of packets; under recv
+	limit wsconn.Bucket // of packets in POSTs, of which there is one at a time
 
 	mu      sync.Mutex
 	ws      *wsconn.Conn // the transport; nil while it is long-polling
@@ -453,7 +453,7 @@ func (c *Conn) post(body []byte) ([]byte, *failure) {
 	q.posting = true
 	c.mu.Unlock()
 
-	err := decodePayload(body, c.packet)
+	err := decodePayload(body, c.posted)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	q.posting = false
@@ -462,6 +462,15 @@ func (c *Conn) post(body []byte) ([]byte, *failure) {
 		return nil, failRequest
 	}
 	return []byte("ok"), nil
+}
+
+// posted counts a packet of a POST and handles it. What a WebSocket brings is counted there, as frames.
+func (c *Conn) posted(p packet) bool {
+	if n := c.srv.cfg.FramesPerSecond; n > 0 && !c.limit.Allow(n, c.srv.cfg.FrameBurst, time.Now()) {
+		c.end(wire.CloseRate, false)
+		return false
+	}
+	return c.packet(p)
 }
 
 // packet handles one packet, whatever brought it; false when it was the last one.
@@ -473,10 +482,6 @@ func (c *Conn) packet(p packet) bool {
 	closed := c.closed
 	c.mu.Unlock()
 	if closed {
-		return false
-	}
-	if n := c.srv.cfg.FramesPerSecond; n > 0 && !c.limit.Allow(n, c.srv.cfg.FrameBurst, time.Now()) {
-		c.end(wire.CloseRate, false)
 		return false
 	}
 	switch {
