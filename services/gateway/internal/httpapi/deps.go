@@ -90,7 +90,7 @@ type Deps struct {
 	Served func(user string, online []string)
 	// Listed is told whom each page of contacts named.
 	Listed func(user string, names []string)
-	// Joined reports whether an old client of user has joined here; nil: there are none.
+	// Joined reports whether a client of user has joined here, an old one also before others hear of it; nil: not known.
 	Joined func(user string) bool
 	// Bots are the users whose messages old clients get as those of bots.
 	Bots     []string

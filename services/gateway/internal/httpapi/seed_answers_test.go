@@ -108,6 +108,8 @@ func TestSeedAnswers(t *testing.T) {
 		{contact, at, "", []string{"username: Lisa"}, nil, 200, headers},
 		{contact, at, "", []string{"jwt: Lisa/seed"}, nil, 200, headers},
 		{contact, at, "", lisa, func(w *world) { w.unknown = true }, 200, strings.Replace(list, `["Avi"]`, `[]`, 1)},
+		{contact, at, "", lisa, func(w *world) { w.unknown, w.joined = true, "Lisa" }, 200, strings.Replace(list, `["Avi"]`, `["Lisa"]`, 1)},
+		{contact, at, "", lisa, func(w *world) { w.unknown, w.online["Lisa"] = true, true }, 200, strings.Replace(list, `["Avi"]`, `["Lisa"]`, 1)},
 		{contact, at, "", lisa, func(w *world) { w.contacts = api.ContactsPage{Usernames: []string{"Lisa"}} }, 200,
 			`{"contacts":{},"currently_online":[],"all_existing_contacts":["Lisa"]}`},
 		{contact, at, "", lisa, func(w *world) { w.joined = "Lisa" }, 200, strings.Replace(list, `["Avi"]`, `["Avi","Lisa"]`, 1)},

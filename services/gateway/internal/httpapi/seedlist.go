@@ -38,7 +38,10 @@ func (h *handler) seedList(ctx context.Context, user string) (seedContactsList, 
 			out.Contacts[name] = rm.String()
 		}
 		online, known := h.Presence.IsOnline(name)
-		if known && online || name == user && h.Joined != nil && h.Joined(user) {
+		if name == user { // is here, or was as far as is known; of others, what is not known is not told
+			online, known = online || h.Joined != nil && h.Joined(user), true
+		}
+		if known && online {
 			out.Online = append(out.Online, name)
 		}
 		out.All = append(out.All, name)

@@ -98,12 +98,13 @@ func NewSeed(h *Hub, cfg SeedConfig) *Seed {
 	return s
 }
 
-// Joined reports whether an old client of user has joined here. Its own contacts list has it as online from then on, which others hear of after the
-// delay.
+// Joined reports whether a client of user has joined here. The contacts list of an old one has it as online from its join on, which others hear of
+// after the delay.
 func (s *Seed) Joined(user string) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.joined[user]) > 0
+	old := len(s.joined[user]) > 0
+	s.mu.Unlock()
+	return old || len(s.hub.Router.Members(user)) > 0
 }
 
 func (s *Seed) join(user string, c *seedConn) {
