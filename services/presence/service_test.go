@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"parley/pkg/api"
 	"parley/pkg/config"
@@ -113,6 +117,67 @@ func TestItWaitsForNatsAndRedis(t *testing.T) {
 	}
 }
 
+// A Redis that answers and takes no writes.
+func TestNotReadyWhileRedisTakesNoWrites(t *testing.T) {
+	n, r, master := testx.NatsServer(t), testx.RedisServer(t), testx.RedisServer(t)
+	s := start(t, n.ClientURL(), r.Addr)
+	rdb := redis.NewClient(&redis.Options{Addr: r.Addr})
+	t.Cleanup(func() { _ = rdb.Close() })
+	host, port, _ := strings.Cut(master.Addr, ":")
+	get := func(path string) (int, string) {
+		t.Helper()
+		resp, err := http.Get("http://" + s.AdminAddr() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	idle := func() float64 { // what the alert looks at
+		t.Helper()
+		_, body := get("/metrics")
+		_, after, _ := strings.Cut(body, "\nparley_presence_reaper_idle_seconds ")
+		line, _, _ := strings.Cut(after, "\n")
+		v, err := strconv.ParseFloat(line, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	well := func() bool { status, _ := get("/readyz"); return status == http.StatusOK && idle() < 4 }
+	for _, c := range []struct {
+		name, says string
+		refuse     []any
+		heal       []any
+	}{
+		{"out of memory", "OOM", []any{"CONFIG", "SET", "maxmemory", "1"}, []any{"CONFIG", "SET", "maxmemory", "0"}},
+		{"a replica", "READONLY", []any{"REPLICAOF", host, port}, []any{"REPLICAOF", "NO", "ONE"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			testx.Eventually(t, "the service is ready", 30*time.Second, well)
+			if err := rdb.Do(t.Context(), c.refuse...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			testx.Eventually(t, "the service says why it is not ready", 30*time.Second, func() bool {
+				status, body := get("/readyz")
+				return status == http.StatusServiceUnavailable && strings.Contains(body, c.says) && idle() > 4
+			})
+			if err := rdb.Ping(t.Context()).Err(); err != nil {
+				t.Errorf("Redis does not answer: %v", err)
+			}
+			if err := rdb.Do(t.Context(), c.heal...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			testx.Eventually(t, "the service is ready again", 30*time.Second, well)
+		})
+	}
+}
+
 func TestBadRequestsAreRefused(t *testing.T) {
 	n := testx.NatsServer(t)
 	start(t, n.ClientURL(), testx.RedisServer(t).Addr)
@@ -146,9 +211,9 @@ func TestBadRequestsAreRefused(t *testing.T) {
 
 func TestEachChangeIsAnnouncedOnce(t *testing.T) {
 	n := testx.NatsServer(t)
-	redis := testx.RedisServer(t).Addr
-	start(t, n.ClientURL(), redis)
-	start(t, n.ClientURL(), redis)
+	addr := testx.RedisServer(t).Addr
+	start(t, n.ClientURL(), addr)
+	start(t, n.ClientURL(), addr)
 	nc := n.Connect()
 	events, err := nc.SubscribeSync("presence.*")
 	if err != nil {

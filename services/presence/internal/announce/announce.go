@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +29,8 @@ type Core struct {
 	hear    func(context.Context) error
 	times   Times
 	log     *slog.Logger
-	lastOK  atomic.Int64 // Unix ns of the last tick that worked in all shards
+	lastOK  atomic.Int64          // Unix ns of the last tick that worked in all shards
+	why     atomic.Pointer[error] // the last one did not; nil: it did
 	m       metrics
 }
 
@@ -249,14 +252,23 @@ func (c *Core) pass(ctx context.Context, expire, tidy bool) bool {
 		err = nil // the end of this replica, not a failure of Redis
 	} else if err == nil {
 		c.lastOK.Store(time.Now().UnixNano())
+		c.why.Store(nil)
+	} else {
+		c.why.Store(&err)
 	}
 	return c.done("tick", res, err) == nil // tried again
 }
 
-// Ready is nil when Redis answered lately.
+// Ready is nil when Redis did lately what each look asks of it, in all shards, which is to write: one that answers and takes no writes (out of
+// memory, a replica) knows of nobody who comes or goes.
 func (c *Core) Ready() error {
-	if time.Since(time.Unix(0, c.lastOK.Load())) > 3*time.Second+3*c.times.Tick {
+	if time.Since(time.Unix(0, c.lastOK.Load())) <= 3*time.Second+3*c.times.Tick {
+		return nil
+	}
+	why := c.why.Load()
+	if why == nil {
 		return errors.New("no answer from Redis")
 	}
-	return nil
+	first, _, _ := strings.Cut((*why).Error(), "\n") // of up to one a shard
+	return fmt.Errorf("cannot use Redis: %s", first)
 }
