@@ -74,7 +74,7 @@ func nextPage(t *testing.T, e *env) {
 	lisa, avi := e.User("lisa"), e.User("avi")
 	room := harness.Room(lisa, avi)
 	l, a := lisa.Joined(e.at(0)), avi.Joined(e.at(1))
-	behind := 0
+	asked, behind := 0, 0
 	has := func(gateway string, user *harness.User, m wire.Message) {
 		t.Helper()
 		get := func(path string, page any) {
@@ -88,25 +88,25 @@ func nextPage(t *testing.T, e *env) {
 		get("/v1/conversations", &convs)
 		var page client.MessagesPage
 		get(fmt.Sprintf("/v1/rooms/%s/messages?after=%d", url.PathEscape(room), m.Seq-1), &page)
+		asked++
 		switch {
-		case convs.Behind || page.Behind:
-			behind++ // it says so
+		case convs.Behind || page.Behind: // it says so, after it has waited
+			behind++
 		case len(page.Messages) == 0 || page.Messages[0].Seq != m.Seq:
 			t.Errorf("seq %d is not in the page after it was accepted: %+v", m.Seq, page)
 		case len(convs.Conversations) == 0 || convs.Conversations[0].LastMessage.Seq < m.Seq:
 			t.Errorf("seq %d is not in the conversations after it was accepted", m.Seq)
 		}
 	}
-	const tries = 30
-	for i := range tries {
+	for i := range 30 {
 		text := fmt.Sprintf("at once %d", i)
 		m := l.MustSend(room, text)
 		has(e.at(0), lisa, m)
 		a.Message(text)
 		has(e.at(1), avi, m)
 	}
-	if behind > tries {
-		t.Errorf("history was behind %d times", behind)
+	if 2*behind > asked { // waiting helps unless the machine is very busy
+		t.Errorf("history was behind in %d of %d answers, as if nobody waited for it", behind, asked)
 	}
 }
 
