@@ -1,6 +1,7 @@
 package allinone
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -16,10 +17,11 @@ import (
 
 // redisStore is the store of presence.
 type redisStore struct {
-	url config.Secret
-	m   *miniredis.Miniredis
-	ln  net.Listener
-	wg  sync.WaitGroup
+	url  config.Secret
+	m    *miniredis.Miniredis
+	ln   net.Listener
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 }
 
 // startRedis starts the store of presence. It is empty at every start, as presence is then. Other users of the machine
@@ -39,13 +41,15 @@ func startRedis(log *slog.Logger) (*redisStore, error) {
 		m.Close()
 		return nil, fmt.Errorf("listen for the embedded Redis: %w", err)
 	}
-	r := &redisStore{m: m, ln: ln, url: config.Secret("redis://default:" + password + "@" + ln.Addr().String() + "/0")}
-	r.wg.Go(func() { accept(ln, m.Server().ServeConn, log) })
+	ctx, stop := context.WithCancel(context.Background())
+	r := &redisStore{m: m, ln: ln, stop: stop, url: config.Secret("redis://default:" + password + "@" + ln.Addr().String() + "/0")}
+	r.wg.Go(func() { accept(ctx, ln, m.Server().ServeConn, log) })
 	return r, nil
 }
 
-// accept gives connections to serve until ln is closed. Any other error passes, such as that of a moment without file descriptors.
-func accept(ln net.Listener, serve func(net.Conn), log *slog.Logger) {
+// accept gives connections to serve until ln is closed. Any other error passes, such as that of a moment without file descriptors; the end of ctx
+// ends the wait for that.
+func accept(ctx context.Context, ln net.Listener, serve func(net.Conn), log *slog.Logger) {
 	for wait := time.Duration(0); ; {
 		c, err := ln.Accept()
 		switch {
@@ -57,13 +61,18 @@ func accept(ln net.Listener, serve func(net.Conn), log *slog.Logger) {
 		default:
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second) // as net/http does
 			log.Warn("a connection to the embedded Redis could not be accepted", "error", err)
-			time.Sleep(wait)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }
 
 // Close ends it.
 func (r *redisStore) Close() {
+	r.stop()
 	_ = r.ln.Close() // closed once
 	r.wg.Wait()
 	r.m.Close()

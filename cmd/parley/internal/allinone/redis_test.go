@@ -1,6 +1,7 @@
 package allinone
 
 import (
+	"context"
 	"net"
 	"syscall"
 	"testing"
@@ -34,7 +35,7 @@ func TestAcceptSurvives(t *testing.T) {
 	got, done := make(chan net.Conn), make(chan struct{})
 	go func() {
 		defer close(done)
-		accept(&exhausted{ln, 3}, func(c net.Conn) { got <- c }, testx.Quiet())
+		accept(t.Context(), &exhausted{ln, 3}, func(c net.Conn) { got <- c }, testx.Quiet())
 	}()
 	c, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -49,6 +50,22 @@ func TestAcceptSurvives(t *testing.T) {
 	}
 	ln.Close()
 	<-done
+}
+
+// TestStoppingDoesNotWaitForDescriptors: what waits for file descriptors ends with the server.
+func TestStoppingDoesNotWaitForDescriptors(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		accept(ctx, &exhausted{nil, 1 << 30}, nil, testx.Quiet())
+	}()
+	stop()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on")
+	}
 }
 
 // TestRedisAnswers: it wants its password, and ends while somebody is connected.
