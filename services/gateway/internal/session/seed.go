@@ -27,7 +27,7 @@ type SeedConfig struct {
 	Alive        time.Duration `cfg:"socketio-alive" default:"18s" help:"Socket.IO: without connection_alive for so long a user is signed out, even while the connection is open"`
 	PingInterval time.Duration `cfg:"socketio-ping-interval" default:"25s" help:"Socket.IO: between two heartbeats of the server"`
 	PingTimeout  time.Duration `cfg:"socketio-ping-timeout" default:"20s" help:"Socket.IO: for the answer to one"`
-	Idle         time.Duration `cfg:"socketio-idle" default:"60s" help:"Socket.IO: a connection on which nobody is signed in any more is closed after this; until the first join auth-timeout counts"`
+	Idle         time.Duration `cfg:"socketio-idle" default:"60s" help:"Socket.IO: a connection on which nobody is signed in is closed after this"`
 	Bots         []string      `cfg:"socketio-bots" help:"Socket.IO: users whose messages arrive as ai_response_received; comma-separated"`
 }
 
@@ -164,7 +164,6 @@ type seedConn struct {
 	begun   bool // the delay is over
 
 	quietSince atomic.Int64 // Unix seconds: since when nobody is signed in
-	known      atomic.Bool  // a good token was shown: the connection is not a stranger's, who has less time
 	alive      atomic.Int64 // Unix ms: the last sign of life of the user; 0 while nothing is joined
 
 	mu sync.Mutex
@@ -382,7 +381,6 @@ func (c *seedConn) authenticate(jwt, user string) (*Session, error) {
 	if cl.SID == c.ended || !hasScope(cl, token.ScopeSeed) && !hasScope(cl, token.ScopeNative) || !sameUser(user, cl.Username) {
 		return nil, errToken
 	}
-	c.known.Store(true)
 	switch {
 	case s == nil:
 		// A client joins one room after the other: they do not all wait.
@@ -573,11 +571,7 @@ func (c *seedConn) endLogin(s *Session) (done <-chan struct{}) {
 func (c *seedConn) tick(now time.Time) {
 	s := c.session()
 	if s == nil {
-		patience := c.seed.cfg.Idle
-		if !c.known.Load() {
-			patience = c.hub().cfg.AuthTimeout // as on /v1/ws
-		}
-		if c.hub().silence(now, time.Unix(c.quietSince.Load(), 0)) > patience {
+		if c.hub().silence(now, time.Unix(c.quietSince.Load(), 0)) > c.seed.cfg.Idle {
 			c.Close(wire.CloseNoAuth)
 		}
 		return
