@@ -33,7 +33,7 @@ SYSTEM := /tests/|/cmd/parley$$
 # Presence has bounds in seconds, so its processes do not share the machine with other tests; nor do those of the short chaos run.
 test: test-deps ## vet, then all tests of all modules under the race detector
 	$(GO) vet work
-	$(GO) test -race -timeout 15m $$($(GO) list work | grep -vE '$(SYSTEM)')
+	$(GO) test -race -timeout 15m -p 4 $$($(GO) list work | grep -vE '$(SYSTEM)') # most of them wait more than they reckon
 	$(GO) test -race -count=1 -timeout 25m $$($(GO) list work | grep -E '$(SYSTEM)' | grep -v '/tests/presence$$')
 	$(GO) test -race -count=1 -timeout 15m ./tests/presence
 	$(GO) test -race -count=1 -timeout 10m -tags chaos -run '^TestMix$$' ./tests/chaos

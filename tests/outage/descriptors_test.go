@@ -130,6 +130,7 @@ func comes(t *testing.T, base string) bool {
 		if err != nil {
 			// Too many at once: closed without a word. Everybody asks again.
 			if try < 20 && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
+				time.Sleep(100 * time.Millisecond) // people are not faster
 				continue
 			}
 			t.Fatalf("somebody new: %v", err)

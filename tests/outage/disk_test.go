@@ -93,11 +93,11 @@ func diskFull(t *testing.T, floor int, full time.Duration) {
 
 // chats are pairs of whom one talks without end and the other listens, through the SDK.
 type chats struct {
-	t    *testing.T
-	base string
-	stop context.CancelFunc
-	wg   sync.WaitGroup
-	all  []*oneChat
+	t                *testing.T
+	base             string
+	quiet, stop      context.CancelFunc // ends the talking; ends the listening
+	talking, hearing sync.WaitGroup
+	all              []*oneChat
 }
 
 type oneChat struct {
@@ -111,23 +111,24 @@ type oneChat struct {
 func startChats(t *testing.T, v *harness.View, base string, pairs int) *chats {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	cs := &chats{t: t, base: base, stop: stop}
+	talk, quiet := context.WithCancel(ctx)
+	cs := &chats{t: t, base: base, quiet: quiet, stop: stop}
 	o := client.Options{MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second}
 	for range pairs {
 		c := &oneChat{from: v.User("talks"), to: v.User("hears")}
 		cs.all = append(cs.all, c)
 		from, to := c.from.Dial(o, base), c.to.Dial(o, base)
-		cs.wg.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
+		cs.talking.Go(func() {
+			for n := 0; talk.Err() == nil; n++ {
 				text := fmt.Sprintf("text %d", n)
 				m := client.Outgoing{Room: harness.Room(c.from, c.to), Content: text}
-				if a, err := from.SendMessage(ctx, m); err == nil {
+				if a, err := from.SendMessage(talk, m); err == nil {
 					c.acked.add(wire.Message{Seq: a.Seq, ID: a.ID, Content: text})
 				}
 				time.Sleep(30 * time.Millisecond) // the pace of the chat
 			}
 		})
-		cs.wg.Go(func() {
+		cs.hearing.Go(func() {
 			for {
 				select {
 				case ev, ok := <-to.Events():
@@ -148,7 +149,7 @@ func startChats(t *testing.T, v *harness.View, base string, pairs int) *chats {
 			}
 		})
 	}
-	t.Cleanup(func() { stop(); cs.wg.Wait() })
+	t.Cleanup(func() { stop(); cs.talking.Wait(); cs.hearing.Wait() })
 	return cs
 }
 
@@ -164,6 +165,8 @@ func (cs *chats) more(n int) {
 // check ends the chats: what was accepted is with the other side and in history, in order, once.
 func (cs *chats) check() {
 	cs.t.Helper()
+	cs.quiet()
+	cs.talking.Wait()
 	for _, c := range cs.all {
 		last := c.acked.texts()
 		testx.Eventually(cs.t, c.to.Name+" hears", harness.Within, func() bool {
@@ -178,7 +181,7 @@ func (cs *chats) check() {
 		})
 	}
 	cs.stop()
-	cs.wg.Wait()
+	cs.hearing.Wait()
 	for _, c := range cs.all {
 		want := c.acked.texts()
 		c.mu.Lock()
