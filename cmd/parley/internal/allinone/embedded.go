@@ -34,6 +34,8 @@ const (
 	minRestart, maxRestart = time.Second, 8 * time.Second
 	// lookTime is more than any look takes on a busy machine; a disk that takes longer to write is a disk that does not.
 	lookTime = 10 * time.Second
+	// looks fail one after the other by chance only on a machine that does nothing else.
+	looks = 100
 	// stopTime bounds the end of a server that may wait for a broken disk.
 	stopTime = 30 * time.Second
 )
@@ -97,10 +99,23 @@ func (e *embedded) look() error {
 }
 
 func refuses(s *server.Server) error {
-	if h := s.Healthz(&server.HealthzOptions{}); h.Error != "" {
-		return fmt.Errorf("the embedded NATS refuses to store: %s", h.Error)
+	return refusal(func() *server.HealthStatus { return s.Healthz(&server.HealthzOptions{Details: true}) })
+}
+
+// refusal asks until it is told something about the store: a look that a busy machine kept from seeing within a millisecond that the server has
+// started, as it has, tells nothing.
+func refusal(look func() *server.HealthStatus) error {
+	var h *server.HealthStatus
+	for range looks {
+		h = look()
+		if len(h.Errors) == 0 {
+			return nil
+		}
+		if h.Errors[0].Type != server.HealthzErrorConn {
+			break
+		}
 	}
-	return nil
+	return fmt.Errorf("the embedded NATS refuses to store: %s", h.Errors[0].Error)
 }
 
 // Run watches it until ctx ends. An error means that only a new process can help.

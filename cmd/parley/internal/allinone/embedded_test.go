@@ -222,3 +222,27 @@ func TestServerThatDoesNotSayWhetherItStores(t *testing.T) {
 	w.hangs.Store(false)
 	testx.Eventually(t, "it stores again", 30*time.Second, func() bool { return w.say("one", "after") == nil && w.e.Ready() == nil })
 }
+
+// TestBusyMachineIsNoRefusal: the server gives itself a millisecond to see that it has started. What does not see it in time is no refusal.
+func TestBusyMachineIsNoRefusal(t *testing.T) {
+	late := &server.HealthStatus{Errors: []server.HealthzError{{Type: server.HealthzErrorConn, Error: "startup did not complete"}}}
+	full := &server.HealthStatus{Errors: []server.HealthzError{{Type: server.HealthzErrorStream, Error: "no space left on device"}}}
+	said := func(list ...*server.HealthStatus) error {
+		return refusal(func() *server.HealthStatus {
+			h := list[0]
+			if len(list) > 1 {
+				list = list[1:]
+			}
+			return h
+		})
+	}
+	if err := said(late, late, &server.HealthStatus{}); err != nil {
+		t.Errorf("it stores, and %v", err)
+	}
+	if err := said(late, full); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("it does not store, and %v", err)
+	}
+	if said(late) == nil {
+		t.Error("a server that never starts counts as one that stores")
+	}
+}
