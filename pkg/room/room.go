@@ -73,8 +73,8 @@ func Plain(name string) (key string, marked bool) {
 		}
 		return r
 	}, split)
-	if key == "" { // a letter that is nothing but a mark
-		return split, false
+	if key == "" { // nothing but marks, which are letters then
+		return split, split != ""
 	}
 	return key, key != split
 }

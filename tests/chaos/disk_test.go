@@ -43,7 +43,7 @@ func TestDiskFullTwoNodes(t *testing.T) {
 	w := load.New(t, c, load.Options{Users: 24, Rate: 60, Seed: 11, Pad: 1000})
 	w.Start()
 	full(t, c, w, 0, 1)
-	end(t, c, w, 300)
+	end(t, c, w, 200)
 }
 
 // TestDiskFullOneNode: the same with the only node.
@@ -54,7 +54,7 @@ func TestDiskFullOneNode(t *testing.T) {
 	w := load.New(t, c, load.Options{Users: 24, Rate: 60, Seed: 10, Pad: 1000})
 	w.Start()
 	full(t, c, w, 0)
-	end(t, c, w, 300)
+	end(t, c, w, 200)
 }
 
 // full fills the disks of nodes, waits, and gives space again.
