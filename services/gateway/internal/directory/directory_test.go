@@ -512,6 +512,89 @@ func TestMissedEventsAreToldAsDifferences(t *testing.T) {
 	}
 }
 
+// heard makes a rig whose OnListed is read by expect.
+func heard(t *testing.T, a *fakeAuth) (r *rig, expect func(want ...string)) {
+	told := make(chan string, 100)
+	r = newRig(t, a, func(ti *times) { ti.retry, ti.away = 10*time.Millisecond, time.Millisecond })
+	r.OnListed(func(user, peer string, added bool) { told <- fmt.Sprint(user, " ", peer, " ", added) })
+	r.run()
+	return r, func(want ...string) {
+		t.Helper()
+		var got []string
+		for range want {
+			select {
+			case s := <-told:
+				got = append(got, s)
+			case <-time.After(10 * time.Second):
+				t.Fatalf("told %q, want %q", got, want)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Fatalf("told %q, want %q", got, want)
+		}
+	}
+}
+
+// A user comes back while auth is away, asks for the contacts through another gateway before this one is answered, and what changes then is missed
+// here. What was known when the user left is nothing to compare with.
+func TestAllIsToldWhenTheFirstAnswerIsLate(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Era", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea", "Era"}}}}
+	r, expect := heard(t, a)
+	r.Acquire("Avi")
+	testx.Eventually(t, "Avi is known", 10*time.Second, func() bool { return r.known("Avi") != nil })
+	r.Release("Avi")
+	a.set(func() { a.away = true })
+	loads := a.loads.Load()
+	r.Acquire("Avi")
+	testx.Eventually(t, "auth was asked", 10*time.Second, func() bool { return a.loads.Load() > loads && r.entry("Avi").done.Load() })
+	a.set(func() { a.away, a.relations["Avi"] = false, api.Relations{Contacts: []string{"Bea", "Lisa"}} })
+	expect("Avi Bea true", "Avi Era false", "Avi Lisa true")
+	a.set(func() { a.relations["Avi"] = api.Relations{Contacts: []string{"Bea"}} })
+	a.announce(api.DirectoryEvent{Kind: api.EventContactRemoved, Username: "Avi", Peer: "Lisa"})
+	expect("Avi Lisa false")
+}
+
+// An event of the time before the first answer says what was; the answer, what is.
+func TestALateEventTellsWhatIsSoNow(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea"}}}}
+	r, expect := heard(t, a)
+	r.Acquire("Avi")
+	testx.Eventually(t, "Avi is known", 10*time.Second, func() bool { return r.known("Avi") != nil })
+	r.tellPair(r.entry("Avi"), "Lisa", true)
+	expect("Avi Lisa false")
+	r.tellPair(r.entry("Avi"), "Bea", false)
+	expect("Avi Bea true")
+}
+
+// Who is told of a change is told before the next one is asked for.
+func TestChangesAreToldInTheirOrder(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {}}}
+	r := newRig(t, a, nil)
+	told := make(chan bool, 2)
+	var again sync.WaitGroup
+	r.OnListed(func(_, _ string, added bool) {
+		if added {
+			a.set(func() { a.relations["Avi"] = api.Relations{} })
+			over := make(chan struct{})
+			again.Go(func() { r.reload("Avi"); close(over) })
+			select {
+			case <-over: // it was told already that this is over
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+		told <- added
+	})
+	r.run()
+	r.Acquire("Avi")
+	testx.Eventually(t, "Avi is known", 10*time.Second, func() bool { return r.known("Avi") != nil })
+	a.set(func() { a.relations["Avi"] = api.Relations{Contacts: []string{"Lisa"}} })
+	r.reload("Avi")
+	again.Wait()
+	if first, second := <-told, <-told; !first || second {
+		t.Errorf("told %t, then %t", first, second)
+	}
+}
+
 func TestAReconnectLooksAtOnce(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi"}}
 	r := started(t, a, nil)

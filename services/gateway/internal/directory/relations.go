@@ -19,6 +19,7 @@ type entry struct {
 
 	loading sync.Mutex // held by the one who asks auth, so that an old answer never follows a younger one
 	rel     atomic.Pointer[relations]
+	loaded  atomic.Bool   // rel was read since the user connected; before that it is what was known when the user left
 	checked atomic.Int64  // version that rel is known to have
 	tried   chan struct{} // closed after the first try, successful or not, since the user connected
 	once    sync.Once
@@ -285,19 +286,12 @@ func (d *Directory) work() {
 	}
 }
 
-// fetch asks auth for the relations of a user; without an answer it is tried again soon.
+// fetch asks auth for the relations of a user; without an answer it is tried again soon. What differs is told before the next one asks, so that
+// nothing older is told after it.
 func (d *Directory) fetch(e *entry) {
-	changed := false
-	var old, rel *relations
-	defer func() {
-		if changed {
-			d.sightChanged(e.user)
-			d.differ(e.user, old, rel)
-		}
-	}()
-	defer e.finish()
 	e.loading.Lock()
 	defer e.loading.Unlock()
+	defer e.finish()
 	err := error(api.ErrUnavailable)
 	var r api.Relations
 	if d.available() {
@@ -310,12 +304,8 @@ func (d *Directory) fetch(e *entry) {
 	var we *wire.Error
 	switch {
 	case err == nil:
-		if rel = newRelations(r); e.done.Load() {
-			old = e.rel.Load() // else its sessions have just come, and ask for themselves
-		}
-		changed = !rel.same(e.rel.Swap(rel))
-		e.checked.Store(r.Version)
 		d.mode.Store(&r.Mode)
+		d.loaded(e, newRelations(r), r.Version)
 	case errors.As(err, &we) && we.Code == wire.UnknownUser: // erased
 		e.rel.Store(&relations{disabled: true, mode: d.Mode()})
 		e.checked.Store(d.version.Load())
@@ -325,6 +315,24 @@ func (d *Directory) fetch(e *entry) {
 			d.failed[e] = struct{}{}
 		}
 		d.mu.Unlock()
+	}
+}
+
+// loaded takes what auth says of a user, and tells what is new in it. What the first answer has, sessions that have just come ask for themselves;
+// but when it did not come at the first try they may have heard something in between that nobody here knows, so all is told then.
+func (d *Directory) loaded(e *entry, rel *relations, version int64) {
+	old := e.rel.Swap(rel)
+	e.checked.Store(version)
+	before, late := e.loaded.Swap(true), e.done.Load()
+	e.finish() // what follows may take a while
+	if !rel.same(old) {
+		d.sightChanged(e.user)
+	}
+	switch {
+	case before:
+		d.differ(e.user, old, rel, false)
+	case late:
+		d.differ(e.user, old, rel, true)
 	}
 }
 
@@ -405,7 +413,11 @@ func (d *Directory) outdated(since int64, r api.DirectoryResponse) (urgent, rest
 }
 
 // differ tells how a user's contacts differ from what they were: in a roster those agreed on, else everybody but those who block one another.
-func (d *Directory) differ(user string, old, now *relations) {
+// With all, those are told as well who did not change.
+func (d *Directory) differ(user string, old, now *relations, all bool) {
+	if old == nil && all {
+		old = &relations{mode: now.mode}
+	}
 	if old == nil || old.mode != now.mode || old.disabled || now.disabled {
 		return
 	}
@@ -416,12 +428,18 @@ func (d *Directory) differ(user string, old, now *relations) {
 			}
 		}
 	}
+	was := func(list []string) []string { // what of now is no news
+		if all {
+			return nil
+		}
+		return list
+	}
 	if now.mode == api.Roster {
-		tell(now.contacts, old.contacts, true)
+		tell(now.contacts, was(old.contacts), true)
 		tell(old.contacts, now.contacts, false)
 	} else if !old.more && !now.more {
 		tell(old.blocked, now.blocked, true)
-		tell(now.blocked, old.blocked, false)
+		tell(now.blocked, was(old.blocked), false)
 	}
 }
 
@@ -443,19 +461,30 @@ func (d *Directory) tellListed(user, peer string, added bool) {
 	}
 }
 
-// reloadPair reads the relations of the two users of an event. Whoever's were not known before has no difference: the event itself counts then.
+// reloadPair reads the relations of the two users of an event. Whoever's were not read before has no difference: what is so now is told then,
+// which a late event may no longer say.
 func (d *Directory) reloadPair(ev api.DirectoryEvent) {
 	for _, u := range [][2]string{{ev.Username, ev.Peer}, {ev.Peer, ev.Username}} {
 		if u[0] == "" {
 			continue
 		}
 		e := d.entry(u[0])
-		fresh := e != nil && (!e.done.Load() || e.rel.Load() == nil)
+		fresh := e != nil && !e.loaded.Load()
 		d.reload(u[0])
 		if fresh && (ev.Kind == api.EventContactAdded || ev.Kind == api.EventContactRemoved) {
-			d.tellListed(u[0], u[1], ev.Kind == api.EventContactAdded)
+			d.tellPair(e, u[1], ev.Kind == api.EventContactAdded)
 		}
 	}
+}
+
+// tellPair tells whether peer is a contact of a user; said is what counts while nothing was read.
+func (d *Directory) tellPair(e *entry, peer string, said bool) {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	if rel := e.rel.Load(); e.loaded.Load() {
+		said = !contains(rel.blocked, peer) && (rel.mode != api.Roster || contains(rel.contacts, peer))
+	}
+	d.tellListed(e.user, peer, said)
 }
 
 // known are the relations of a user as far as they are known, nil for not at all.
