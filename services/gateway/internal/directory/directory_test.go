@@ -554,6 +554,42 @@ func TestAllIsToldWhenTheFirstAnswerIsLate(t *testing.T) {
 	expect("Avi Lisa false")
 }
 
+// What was known when a user left is no answer about one who is back, while auth is being asked.
+func TestSeesNothingForSureBeforeAuthWasAsked(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {}}}
+	r := started(t, a, nil)
+	r.Acquire("Avi")
+	r.mayNot("Avi", "Lisa", wire.Forbidden)
+	r.Release("Avi")
+	hang := make(chan struct{})
+	a.set(func() { a.hang, a.relations["Avi"] = hang, api.Relations{Contacts: []string{"Lisa"}} })
+	r.Acquire("Avi")
+	if ok, sure := r.Sees("Avi", "Lisa"); ok || sure {
+		t.Errorf("sees %t, for sure %t", ok, sure)
+	}
+	close(hang)
+	r.may("Avi", "Lisa", "Lisa")
+	if ok, sure := r.Sees("Avi", "Lisa"); !ok || !sure {
+		t.Errorf("then it sees %t, for sure %t", ok, sure)
+	}
+}
+
+// Whoever is told that a contact has ended may not write to it, though auth does not answer.
+func TestPartedWhileAuthIsAway(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea", "Lisa"}}}}
+	r, expect := heard(t, a)
+	r.Acquire("Avi")
+	r.may("Avi", "Lisa", "Lisa")
+	r.may("Avi", "Bea", "Bea")
+	a.set(func() { a.away = true })
+	a.announce(api.DirectoryEvent{Kind: api.EventContactRemoved, Username: "Lisa", Peer: "Avi"})
+	expect("Avi Lisa false")
+	r.mayNot("Avi", "Lisa", wire.Forbidden)
+	r.may("Avi", "Bea", "Bea")
+	a.set(func() { a.away = false }) // and auth knows better
+	expect("Avi Lisa true")
+}
+
 // An event of the time before the first answer says what was; the answer, what is.
 func TestALateEventTellsWhatIsSoNow(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea"}}}}

@@ -159,7 +159,7 @@ func (d *Directory) Sees(user, peer string) (ok, sure bool) {
 		return false, false
 	}
 	rel := e.rel.Load()
-	if rel == nil {
+	if rel == nil || !e.done.Load() { // what was known when the user left may be old: auth is asked now
 		return false, false
 	}
 	ok = rel.allow(peer)
@@ -286,9 +286,9 @@ func (d *Directory) work() {
 	}
 }
 
-// fetch asks auth for the relations of a user; without an answer it is tried again soon. What differs is told before the next one asks, so that
-// nothing older is told after it.
-func (d *Directory) fetch(e *entry) {
+// fetch asks auth for the relations of a user, and reports whether there was an answer; without one it is tried again soon. What differs is told
+// before the next one asks, so that nothing older is told after it.
+func (d *Directory) fetch(e *entry) (answered bool) {
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	defer e.finish()
@@ -315,7 +315,9 @@ func (d *Directory) fetch(e *entry) {
 			d.failed[e] = struct{}{}
 		}
 		d.mu.Unlock()
+		return false
 	}
+	return true
 }
 
 // loaded takes what auth says of a user, and tells what is new in it. What the first answer has, sessions that have just come ask for themselves;
@@ -368,13 +370,14 @@ func contains(sorted []string, s string) bool {
 }
 
 // reload reads a user's relations after they changed, and forgets those of one who is not connected.
-func (d *Directory) reload(user string) {
+func (d *Directory) reload(user string) (answered bool) {
 	if e := d.entry(user); e != nil {
-		d.fetch(e)
+		answered = d.fetch(e)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.released.Remove(user)
+	return answered
 }
 
 // retryFailed loads again what failed. While auth is away the first failure makes the others fail at once.
@@ -462,7 +465,7 @@ func (d *Directory) tellListed(user, peer string, added bool) {
 }
 
 // reloadPair reads the relations of the two users of an event. Whoever's were not read before has no difference: what is so now is told then,
-// which a late event may no longer say.
+// which a late event may no longer say. While auth does not answer, the event counts: whoever is told that it is over may not write either.
 func (d *Directory) reloadPair(ev api.DirectoryEvent) {
 	for _, u := range [][2]string{{ev.Username, ev.Peer}, {ev.Peer, ev.Username}} {
 		if u[0] == "" {
@@ -470,11 +473,28 @@ func (d *Directory) reloadPair(ev api.DirectoryEvent) {
 		}
 		e := d.entry(u[0])
 		fresh := e != nil && !e.loaded.Load()
-		d.reload(u[0])
-		if fresh && (ev.Kind == api.EventContactAdded || ev.Kind == api.EventContactRemoved) {
-			d.tellPair(e, u[1], ev.Kind == api.EventContactAdded)
+		answered := d.reload(u[0])
+		added, removed := ev.Kind == api.EventContactAdded, ev.Kind == api.EventContactRemoved
+		switch {
+		case e != nil && removed && !answered:
+			d.part(e, u[1])
+		case fresh && (added || removed):
+			d.tellPair(e, u[1], added)
 		}
 	}
+}
+
+// part ends a contact that auth cannot be asked about.
+func (d *Directory) part(e *entry, peer string) {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	if rel := e.rel.Load(); rel != nil {
+		next := *rel
+		next.contacts = slices.DeleteFunc(slices.Clone(rel.contacts), func(c string) bool { return c == peer })
+		e.rel.Store(&next)
+		d.sightChanged(e.user)
+	}
+	d.tellListed(e.user, peer, false)
 }
 
 // tellPair tells whether peer is a contact of a user; said is what counts while nothing was read.
