@@ -45,6 +45,8 @@ func slowClient(t *testing.T, e *env) {
 		}
 		sendAll(t, l, r, batch)
 		sent = append(sent, batch...)
+		// It lives, so that on a slow machine it is not closed for silence first. An error is that of the close that is waited for.
+		_ = slow.Raw(websocket.TextMessage, []byte(`{"event":"connection_alive"}`))
 	}
 	l.MustSend(r, "the end")
 	other.Message("the end")
