@@ -426,23 +426,22 @@ func (d *Directory) differ(user string, old, now *relations, all bool) {
 	}
 	tell := func(list, less []string, added bool) {
 		for _, peer := range list {
-			if !contains(less, peer) && (!added || d.exists(peer)) {
+			if !contains(less, peer) {
 				d.tellListed(user, peer, added)
 			}
 		}
 	}
-	was := func(list []string) []string { // what of now is no news
-		if all {
-			return nil
-		}
-		return list
+	known := old // what is no news
+	if all {
+		known = &relations{}
 	}
 	if now.mode == api.Roster {
-		tell(now.contacts, was(old.contacts), true)
+		tell(now.contacts, known.contacts, true)
 		tell(old.contacts, now.contacts, false)
 	} else if !old.more && !now.more {
-		tell(old.blocked, now.blocked, true)
-		tell(now.blocked, was(old.blocked), false)
+		gone := func(peer string) bool { return !contains(now.blocked, peer) && !d.exists(peer) }
+		tell(slices.DeleteFunc(slices.Clone(old.blocked), gone), now.blocked, true)
+		tell(now.blocked, known.blocked, false)
 	}
 }
 
@@ -501,8 +500,8 @@ func (d *Directory) part(e *entry, peer string) {
 func (d *Directory) tellPair(e *entry, peer string, said bool) {
 	e.loading.Lock()
 	defer e.loading.Unlock()
-	if rel := e.rel.Load(); e.loaded.Load() {
-		said = !contains(rel.blocked, peer) && (rel.mode != api.Roster || contains(rel.contacts, peer))
+	if e.loaded.Load() {
+		said = e.rel.Load().allow(peer)
 	}
 	d.tellListed(e.user, peer, said)
 }
