@@ -31,9 +31,10 @@ build: ## all programs, into bin/
 SYSTEM := /tests/|/cmd/parley$$
 
 # Presence has bounds in seconds, so its processes do not share the machine with other tests; nor do those of the short chaos run.
+# Unit tests wait more than they compute: four packages at a time.
 test: test-deps ## vet, then all tests of all modules under the race detector
 	$(GO) vet work
-	$(GO) test -race -timeout 15m -p 4 $$($(GO) list work | grep -vE '$(SYSTEM)') # most of them wait more than they reckon
+	$(GO) test -race -timeout 15m -p 4 $$($(GO) list work | grep -vE '$(SYSTEM)')
 	$(GO) test -race -count=1 -timeout 25m $$($(GO) list work | grep -E '$(SYSTEM)' | grep -v '/tests/presence$$')
 	$(GO) test -race -count=1 -timeout 15m ./tests/presence
 	$(GO) test -race -count=1 -timeout 10m -tags chaos -run '^TestMix$$' ./tests/chaos
