@@ -171,6 +171,25 @@ func (p *Poller) GetUntil(ctx context.Context) Answer {
 	return p.site.Do(ctx, http.MethodGet, p.query(), p.Cookie, nil)
 }
 
+// GiveUp polls and closes the connection, without waiting for an answer. The request is with the kernel when it returns, so the server gets
+// it: http.Client says of a request that it was written before it is, and one that is cancelled then is never sent.
+func (p *Poller) GiveUp() {
+	t, addr := p.site.t, p.site.srv.Listener.Addr().String()
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cookie := ""
+	if p.Cookie != "" {
+		cookie = "Cookie: " + p.Cookie + "\r\n"
+	}
+	if _, err := io.WriteString(conn, "GET "+p.site.path+"?"+p.query()+" HTTP/1.1\r\nHost: test\r\n"+cookie+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Go polls in the background.
 func (p *Poller) Go() <-chan Answer {
 	got := make(chan Answer, 1)
