@@ -297,6 +297,9 @@ func (a *arena) full(r *rand.Rand) {
 	defer cancel()
 	name := cluster.Stream(r.IntN(2))
 	size := func(f func(jetstream.StreamInfo) int64) error {
+		// Requests may be lost here, and each waits for as long as its context lets it.
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
 		s, err := a.c.JS().Stream(ctx, name)
 		if err != nil {
 			return err
