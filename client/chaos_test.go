@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // Deliveries are lost, sockets break, history comes and goes: each message comes once, and those that are not late in order.

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Options of a connection. Only Session is required.

@@ -12,9 +12,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // next waits for an event of type T and skips others.
@@ -318,7 +317,7 @@ func TestNoPongWhileLagging(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+	eventually(t, "the message is under way", 10*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.sends) == 1
@@ -331,7 +330,7 @@ func TestNoPongWhileLagging(t *testing.T) {
 	f.set(func() { f.mute = false })
 	f.ping()
 	f.announce(wire.EvGoingAway, wire.GoingAway{}) // read after the ping, and answered by a close frame after the pong
-	testx.Eventually(t, "it comes back", 10*time.Second, func() bool {
+	eventually(t, "it comes back", 10*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.dials == 2 && len(f.conns) == 1
@@ -502,7 +501,7 @@ func TestTokenIsRenewedOnLiveSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.dial(client.Options{Session: me})
-	testx.Eventually(t, "refresh_token comes", 10*time.Second, func() bool {
+	eventually(t, "refresh_token comes", 10*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return slices.Contains(f.said, wire.EvRefreshToken) && f.dials == 1
@@ -623,7 +622,7 @@ func TestAcceptedAfterGivingUp(t *testing.T) {
 		_, err := lisa.SendMessage(ctx, client.Outgoing{Room: "lisa&avi", Content: "hello", ID: "m1"})
 		done <- err
 	}()
-	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+	eventually(t, "the message is under way", 10*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.sends) == 1
@@ -650,7 +649,7 @@ func TestAnswerOfAnotherText(t *testing.T) {
 		_, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "second", ID: "m1"})
 		done <- err
 	}()
-	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+	eventually(t, "the message is under way", 10*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.sends) == 1
@@ -681,7 +680,7 @@ func TestOwnMessageInAGap(t *testing.T) {
 		_, err := lisa.SendMessage(t.Context(), client.Outgoing{Room: room, Content: "hello", ID: "mine"})
 		done <- err
 	}()
-	testx.Eventually(t, "the message is under way", 10*time.Second, func() bool {
+	eventually(t, "the message is under way", 10*time.Second, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.sends) == 1

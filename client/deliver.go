@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // repair is the filling of one gap. Messages of the room wait in held until it is done.

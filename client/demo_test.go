@@ -9,12 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
+	"parley.example/client"
 )
 
 // demo is a `parley serve --demo` with its demo users, which the examples talk to. It starts with the first one that asks for it and ends after
@@ -30,7 +33,42 @@ type demoServer struct {
 	err  error
 }
 
-func TestMain(m *testing.M) { testx.MainThen(m, demo.stop) }
+func TestMain(m *testing.M) {
+	code := m.Run()
+	demo.stop()
+	if left := leaked(5 * time.Second); code == 0 && left != "" {
+		fmt.Fprintf(os.Stderr, "goroutines outlive the tests:\n%s\n", left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leaked gives the stacks of the goroutines that still run code of this module after so long. Test libraries would do this; this module's
+// requirements are those of whoever imports it.
+func leaked(patience time.Duration) string {
+	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) { // polling interval
+		buf := make([]byte, 1<<20)
+		var left []string
+		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")[1:] { // the first one is this
+			if strings.Contains(g, reflect.TypeFor[client.Conn]().PkgPath()) {
+				left = append(left, g)
+			}
+		}
+		if left == nil || time.Now().After(until) {
+			return strings.Join(left, "\n\n")
+		}
+	}
+}
+
+// eventually waits for a state that has no event to wait for.
+func eventually(t *testing.T, what string, within time.Duration, cond func() bool) {
+	t.Helper()
+	for until := time.Now().Add(within); !cond(); time.Sleep(5 * time.Millisecond) { // polling interval
+		if time.Now().After(until) {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+	}
+}
 
 // demoURL is its address, http://127.0.0.1:PORT.
 func demoURL() string {

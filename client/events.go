@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Event is one of the types of this file.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // The examples run against a real `parley serve`: demoURL is its address, demoLogin a login of one of its demo users.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // fake is a server of the protocol for one room, avi&lisa, in memory. The knobs make what goes wrong in real ones.

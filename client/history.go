@@ -6,7 +6,7 @@ import (
 	"iter"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // historyPage is how many messages an iterator asks for at a time, the most that the server gives.

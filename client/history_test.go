@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // ids are those of a whole iterator, and its error.

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Client talks to one deployment. It is safe for concurrent use.

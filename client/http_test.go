@@ -4,8 +4,8 @@ import (
 	"errors"
 	"testing"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 func TestHTTPErrorsAreTyped(t *testing.T) {

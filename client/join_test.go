@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // One room that cannot be joined does not take the others away.

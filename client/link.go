@@ -13,7 +13,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Ids of frames that are not messages; "#" is in no message id.

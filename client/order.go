@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // ledger knows, per room, what has been seen. It is not safe for concurrent use; Conn.mu guards it.

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 func msg(seq, prev int64) *wire.Message {

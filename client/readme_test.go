@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 // The Go program of the README is compiled and run as it stands, but for the address.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Accepted says that a message is stored: it reaches both users from now on, whatever breaks.

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Session is one login. It renews its access token by itself, and is safe for concurrent use.

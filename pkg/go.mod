@@ -1,4 +1,4 @@
-module parley/pkg
+module parley.example/pkg
 
 go 1.26.0
 
@@ -52,7 +52,10 @@ require (
 	modernc.org/libc v1.80.1 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-	parley/pkg/testx v0.0.0
+	parley.example/client v0.0.0
+	parley.example/pkg/testx v0.0.0
 )
 
-replace parley/pkg/testx => ./testx
+replace parley.example/pkg/testx => ./testx
+
+replace parley.example/client => ../client

@@ -1,11 +1,11 @@
-module parley/tests
+module parley.example/tests
 
 go 1.26.0
 
 require (
-	parley/client v0.0.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
+	parley.example/client v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
 )
 
 require (
@@ -39,7 +39,7 @@ require (
 	github.com/minio/highwayhash v1.0.4 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
-	github.com/nats-io/nats.go v1.55.0 // indirect
+	github.com/nats-io/nats.go v1.55.0
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	go.uber.org/goleak v1.3.0 // indirect
@@ -49,11 +49,11 @@ require (
 )
 
 replace (
-	parley/client => ../client
-	parley/pkg => ../pkg
-	parley/pkg/testx => ../pkg/testx
-	parley/services/auth => ../services/auth
-	parley/services/gateway => ../services/gateway
-	parley/services/history => ../services/history
-	parley/services/presence => ../services/presence
+	parley.example/client => ../client
+	parley.example/pkg => ../pkg
+	parley.example/pkg/testx => ../pkg/testx
+	parley.example/services/auth => ../services/auth
+	parley.example/services/gateway => ../services/gateway
+	parley.example/services/history => ../services/history
+	parley.example/services/presence => ../services/presence
 )

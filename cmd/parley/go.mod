@@ -1,4 +1,4 @@
-module parley/cmd/parley
+module parley.example/cmd/parley
 
 go 1.26.0
 
@@ -16,13 +16,13 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
 	golang.org/x/term v0.47.0
-	parley/client v0.0.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
-	parley/services/auth v0.0.0
-	parley/services/gateway v0.0.0
-	parley/services/history v0.0.0
-	parley/services/presence v0.0.0
+	parley.example/client v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
+	parley.example/services/auth v0.0.0
+	parley.example/services/gateway v0.0.0
+	parley.example/services/history v0.0.0
+	parley.example/services/presence v0.0.0
 )
 
 require (
@@ -85,11 +85,11 @@ require (
 )
 
 replace (
-	parley/client => ../../client
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
-	parley/services/auth => ../../services/auth
-	parley/services/gateway => ../../services/gateway
-	parley/services/history => ../../services/history
-	parley/services/presence => ../../services/presence
+	parley.example/client => ../../client
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
+	parley.example/services/auth => ../../services/auth
+	parley.example/services/gateway => ../../services/gateway
+	parley.example/services/history => ../../services/history
+	parley.example/services/presence => ../../services/presence
 )

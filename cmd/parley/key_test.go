@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 // TestLostTokenKey: a lost key ends no login. Its public half is in NATS; when that is lost as well, refresh tokens are traded for tokens of the new key.

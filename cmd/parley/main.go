@@ -7,11 +7,11 @@ import (
 	"os"
 	"syscall"
 
-	"parley/cmd/parley/internal/admin"
-	"parley/cmd/parley/internal/allinone"
-	"parley/cmd/parley/internal/chat"
-	"parley/cmd/parley/internal/health"
-	"parley/pkg/lifecycle"
+	"parley.example/cmd/parley/internal/admin"
+	"parley.example/cmd/parley/internal/allinone"
+	"parley.example/cmd/parley/internal/chat"
+	"parley.example/cmd/parley/internal/health"
+	"parley.example/pkg/lifecycle"
 )
 
 const usage = `parley is a one-to-one chat server.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
 )
 
 // piped runs parley chat without a terminal.

@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"io"
 
-	"parley/cmd/parley/internal/admin"
-	"parley/cmd/parley/internal/allinone"
-	"parley/cmd/parley/internal/chat"
-	"parley/cmd/parley/internal/health"
-	"parley/pkg/config"
-	"parley/services/auth"
-	"parley/services/gateway"
-	"parley/services/history"
-	"parley/services/presence"
+	"parley.example/cmd/parley/internal/admin"
+	"parley.example/cmd/parley/internal/allinone"
+	"parley.example/cmd/parley/internal/chat"
+	"parley.example/cmd/parley/internal/health"
+	"parley.example/pkg/config"
+	"parley.example/services/auth"
+	"parley.example/services/gateway"
+	"parley.example/services/history"
+	"parley.example/services/presence"
 )
 
 // programs are all that have settings.

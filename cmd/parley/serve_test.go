@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
 )
 
 // binary is the real program, built once with the race detector.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 
-	"parley/client"
-	"parley/pkg/testx"
+	"parley.example/client"
+	"parley.example/pkg/testx"
 )
 
 // say sends as somebody.

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/auth"
 )
 
 // user runs parley user on a data folder.

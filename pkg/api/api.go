@@ -5,7 +5,7 @@
 // Rule for changes: two versions run side by side during a rollout, so fields are added, never renamed or reused.
 package api
 
-import "parley/pkg/wire"
+import "parley.example/client/wire"
 
 // Request subjects: svc.<service>.<method>.
 const (

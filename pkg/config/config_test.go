@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/config"
+	"parley.example/pkg/config"
 )
 
 type nested struct {

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/config"
+	"parley.example/pkg/config"
 )
 
 type part struct {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/config"
+	"parley.example/pkg/config"
 )
 
 // Config says where NATS is.

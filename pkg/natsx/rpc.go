@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
 )
 
 // Call sends req as JSON to subject and decodes the answer. Every failure is a *wire.Error: the service's own,

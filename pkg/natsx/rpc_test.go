@@ -16,9 +16,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -10,9 +10,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
 )
 
 func newStreams(t *testing.T) (*testx.Nats, jetstream.JetStream, natsx.StreamConfig) {

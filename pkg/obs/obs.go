@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"parley/pkg/accept"
+	"parley.example/pkg/accept"
 )
 
 // Config of logs and of the private port.

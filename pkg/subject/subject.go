@@ -18,7 +18,7 @@ import (
 	"strconv"
 	"strings"
 
-	"parley/pkg/room"
+	"parley.example/pkg/room"
 )
 
 // Fixed subjects and prefixes.

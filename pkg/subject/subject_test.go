@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"parley/pkg/room"
+	"parley.example/pkg/room"
 )
 
 func names() *rapid.Generator[string] {

@@ -1,4 +1,4 @@
-module parley/pkg/testx
+module parley.example/pkg/testx
 
 go 1.26.0
 

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"parley/pkg/api"
-	"parley/services/auth/internal/store"
+	"parley.example/pkg/api"
+	"parley.example/services/auth/internal/store"
 )
 
 // demoUsers are the users of the system that this one follows. A bot has no password that anybody knows.

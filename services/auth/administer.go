@@ -11,15 +11,15 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/sqldb"
-	"parley/pkg/subject"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/auth/internal/buckets"
-	"parley/services/auth/internal/login"
-	"parley/services/auth/internal/password"
-	"parley/services/auth/internal/store"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/sqldb"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/token"
+	"parley.example/services/auth/internal/buckets"
+	"parley.example/services/auth/internal/login"
+	"parley.example/services/auth/internal/password"
+	"parley.example/services/auth/internal/store"
 )
 
 // Admin changes users from inside: nothing on the network reaches it. Its errors for the asker's sake are *wire.Error; after any other one,

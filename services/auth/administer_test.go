@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"testing"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
+	"parley.example/services/auth"
 )
 
 func code(err error) wire.Code {

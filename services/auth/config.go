@@ -1,5 +1,5 @@
 // Package auth is the service that knows users: it registers them, logs them in and says who may talk to whom. It
-// answers requests over NATS (see parley/pkg/api) and keeps everything in SQL.
+// answers requests over NATS (see parley.example/pkg/api) and keeps everything in SQL.
 package auth
 
 import (
@@ -9,13 +9,13 @@ import (
 	"runtime"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/config"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/pkg/sqldb"
-	"parley/pkg/token"
-	"parley/services/auth/internal/keyfile"
+	"parley.example/pkg/api"
+	"parley.example/pkg/config"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/pkg/sqldb"
+	"parley.example/pkg/token"
+	"parley.example/services/auth/internal/keyfile"
 )
 
 // maxDirectory keeps a whole directory of the longest names below NATS' 1 MB a message.

@@ -6,9 +6,9 @@ import (
 	"sync"
 	"testing"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/services/auth"
 )
 
 func roster(c *auth.Config) { c.Mode = string(api.Roster) }

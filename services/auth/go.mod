@@ -1,4 +1,4 @@
-module parley/services/auth
+module parley.example/services/auth
 
 go 1.26.0
 
@@ -7,8 +7,8 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	golang.org/x/crypto v0.58.0
 	golang.org/x/text v0.43.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
 )
 
 require (
@@ -49,9 +49,12 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.62.0 // indirect
+	parley.example/client v0.0.0
 )
 
 replace (
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
 )
+
+replace parley.example/client => ../../client

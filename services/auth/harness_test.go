@@ -11,13 +11,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/config"
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/config"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/services/auth"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -12,12 +12,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/services/auth"
 )
 
 // bucket opens one of the KV buckets.

@@ -13,11 +13,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/config"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/config"
+	"parley.example/pkg/testx"
+	"parley.example/services/auth"
 )
 
 func TestStartsWithoutSQLAndNATS(t *testing.T) {

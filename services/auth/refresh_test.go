@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/auth"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/token"
+	"parley.example/services/auth"
 )
 
 // strict takes no used token any more once its successor is in use.

@@ -10,17 +10,17 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/lifecycle"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/pkg/token"
-	"parley/services/auth/internal/buckets"
-	"parley/services/auth/internal/contacts"
-	"parley/services/auth/internal/login"
-	"parley/services/auth/internal/password"
-	"parley/services/auth/internal/store"
-	"parley/services/auth/internal/throttle"
+	"parley.example/pkg/api"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/pkg/token"
+	"parley.example/services/auth/internal/buckets"
+	"parley.example/services/auth/internal/contacts"
+	"parley.example/services/auth/internal/login"
+	"parley.example/services/auth/internal/password"
+	"parley.example/services/auth/internal/store"
+	"parley.example/services/auth/internal/throttle"
 )
 
 const (

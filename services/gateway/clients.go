@@ -3,8 +3,8 @@ package gateway
 import (
 	"context"
 
-	"parley/pkg/api"
-	"parley/services/gateway/internal/bus"
+	"parley.example/pkg/api"
+	"parley.example/services/gateway/internal/bus"
 )
 
 // source is the bus as the router sees it.

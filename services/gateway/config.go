@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"time"
 
-	"parley/pkg/accept"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/services/gateway/internal/directory"
-	"parley/services/gateway/internal/httpapi"
-	"parley/services/gateway/internal/presence"
-	"parley/services/gateway/internal/session"
+	"parley.example/pkg/accept"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/services/gateway/internal/directory"
+	"parley.example/services/gateway/internal/httpapi"
+	"parley.example/services/gateway/internal/presence"
+	"parley.example/services/gateway/internal/session"
 )
 
 // Config of a gateway.

@@ -1,4 +1,4 @@
-module parley/services/gateway
+module parley.example/services/gateway
 
 go 1.26.0
 
@@ -14,8 +14,8 @@ require (
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	golang.org/x/sync v0.24.0
 	golang.org/x/time v0.16.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
 	pgregory.net/rapid v1.3.0
 )
 
@@ -51,15 +51,15 @@ require (
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
-	parley/client v0.0.0
-	parley/services/presence v0.0.0
+	parley.example/client v0.0.0
+	parley.example/services/presence v0.0.0
 )
 
 replace (
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
 )
 
-replace parley/services/presence => ../presence
+replace parley.example/services/presence => ../presence
 
-replace parley/client => ../../client
+replace parley.example/client => ../../client

@@ -8,10 +8,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/services/gateway/internal/bus"
-	"parley/services/gateway/internal/engineio"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/services/gateway/internal/bus"
+	"parley.example/services/gateway/internal/engineio"
 )
 
 // What gateways say to each other: a poll that reached another gateway than the one that holds its session,

@@ -11,12 +11,12 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
-	"parley/pkg/subject"
-	"parley/services/history/internal/store"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
+	"parley.example/pkg/subject"
+	"parley.example/services/history/internal/store"
 )
 
 // Admin exports and erases what one person said. After a failure it may be repeated.

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
-	"parley/services/history"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
+	"parley.example/services/history"
 )
 
 // BenchmarkIngest reads b.N messages of 200 rooms, which lie in the stream already, into SQL. cpu-µs/msg is this process's CPU, with the NATS

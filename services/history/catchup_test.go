@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
 )
 
 func TestCatchUpStartingPoints(t *testing.T) {

@@ -1,5 +1,5 @@
 // Package history is the service that keeps what was said: it reads the streams of messages into SQL, announces what SQL has, and answers
-// gateways over NATS (see parley/pkg/api).
+// gateways over NATS (see parley.example/pkg/api).
 package history
 
 import (
@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/pkg/sqldb"
 )
 
 // Config of the service.

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
-	"parley/services/history"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
+	"parley.example/services/history"
 )
 
 // What one said is emptied, in SQL and in the streams; what the other said stays, and so do order and counts.

@@ -1,12 +1,12 @@
-module parley/services/history
+module parley.example/services/history
 
 go 1.26.0
 
 require (
 	github.com/nats-io/nats.go v1.55.0
 	github.com/prometheus/client_golang v1.25.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
 	pgregory.net/rapid v1.3.0
 )
 
@@ -49,9 +49,12 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.62.0 // indirect
+	parley.example/client v0.0.0
 )
 
 replace (
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
 )
+
+replace parley.example/client => ../../client

@@ -14,14 +14,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/config"
-	"parley/pkg/natsx"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/history"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/config"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/services/history"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -13,13 +13,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/lifecycle"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/services/history/internal/answer"
-	"parley/services/history/internal/ingest"
-	"parley/services/history/internal/store"
+	"parley.example/pkg/api"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/services/history/internal/answer"
+	"parley.example/services/history/internal/ingest"
+	"parley.example/services/history/internal/store"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // process runs the real program; kill ends it without a word.

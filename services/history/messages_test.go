@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
 )
 
 func TestStoresInOrderWithPredecessors(t *testing.T) {

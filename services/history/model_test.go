@@ -9,9 +9,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
-	"parley/services/history"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
+	"parley.example/services/history"
 )
 
 // TestAnswersEqualAModel sends at random, also twins and used ids, and compares pages, catch-ups and counts with a model in memory.

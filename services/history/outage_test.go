@@ -12,12 +12,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/history"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/services/history"
 )
 
 func TestSQLDownAndBack(t *testing.T) {

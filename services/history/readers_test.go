@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
-	"parley/services/history/internal/answer"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/services/history/internal/answer"
 )
 
 // reader is a request that waits for the writer: ask asks for what SQL has at seq, and says whether the message of that seq is in the answer.

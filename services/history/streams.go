@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/subject"
+	"parley.example/pkg/subject"
 )
 
 // streamMetrics say how the streams are, whoever reads them and whether SQL is there or not.

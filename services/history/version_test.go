@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
 )
 
 // raw stores a payload as it stands, and returns its seq.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/config"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
+	"parley.example/pkg/config"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
 )
 
 // Config of the presence service. All replicas need the same times.

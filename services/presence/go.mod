@@ -1,4 +1,4 @@
-module parley/services/presence
+module parley.example/services/presence
 
 go 1.26.0
 
@@ -7,8 +7,8 @@ require (
 	github.com/nats-io/nats.go v1.55.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/redis/go-redis/v9 v9.23.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
 	pgregory.net/rapid v1.3.0
 )
 
@@ -36,9 +36,12 @@ require (
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
+	parley.example/client v0.0.0
 )
 
 replace (
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
 )
+
+replace parley.example/client => ../../client

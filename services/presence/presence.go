@@ -13,11 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/lifecycle"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/services/presence/internal/announce"
-	"parley/services/presence/internal/store"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/services/presence/internal/announce"
+	"parley.example/services/presence/internal/store"
 )
 
 // Deps is what the service does not make itself. NATS are more options of the connection.

@@ -15,11 +15,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/api"
-	"parley/pkg/config"
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/config"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -1,4 +1,4 @@
-module parley/tests/bench
+module parley.example/tests/bench
 
 go 1.26.0
 
@@ -7,7 +7,7 @@ require (
 	github.com/nats-io/nats.go v1.55.0
 	golang.org/x/crypto v0.58.0
 	golang.org/x/sync v0.24.0
-	parley/pkg v0.0.0
+	parley.example/pkg v0.0.0
 )
 
 require (
@@ -40,8 +40,13 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.62.0 // indirect
+	parley.example/client v0.0.0 // indirect
 )
 
 tool github.com/nats-io/nats-server/v2
 
-replace parley/pkg => ../../pkg
+replace parley.example/pkg => ../../pkg
+
+replace parley.example/client => ../../client
+
+replace parley.example/pkg/testx => ../../pkg/testx

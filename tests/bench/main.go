@@ -18,8 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"parley/tests/bench/internal/report"
-	"parley/tests/bench/internal/scenario"
+	"parley.example/tests/bench/internal/report"
+	"parley.example/tests/bench/internal/scenario"
 )
 
 func main() {
@@ -133,8 +133,8 @@ func choose(only string, long bool) ([]scenario.Scenario, error) {
 
 // programs that are measured, built from this workspace.
 var programs = []string{
-	"parley/services/gateway/cmd/gateway", "parley/services/auth/cmd/auth", "parley/services/presence/cmd/presence", "parley/services/history/cmd/history",
-	"parley/cmd/parley", "parley/tests/bench/relay",
+	"parley.example/services/gateway/cmd/gateway", "parley.example/services/auth/cmd/auth", "parley.example/services/presence/cmd/presence", "parley.example/services/history/cmd/history",
+	"parley.example/cmd/parley", "parley.example/tests/bench/relay",
 	"github.com/nats-io/nats-server/v2",
 }
 

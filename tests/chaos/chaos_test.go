@@ -7,7 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }

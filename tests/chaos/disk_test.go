@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/load"
 )
 
 // The promise: with room again for so long, people are accepted.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/link"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/link"
+	"parley.example/tests/chaos/load"
 )
 
 // arena is where faults happen.

@@ -1,14 +1,14 @@
-module parley/tests/chaos
+module parley.example/tests/chaos
 
 go 1.26.0
 
 require (
 	github.com/gorilla/websocket v1.5.3
 	github.com/nats-io/nats.go v1.55.0
-	parley/client v0.0.0
-	parley/pkg v0.0.0
-	parley/pkg/testx v0.0.0
-	parley/tests v0.0.0
+	parley.example/client v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/pkg/testx v0.0.0
+	parley.example/tests v0.0.0
 )
 
 require (
@@ -49,12 +49,12 @@ require (
 tool github.com/nats-io/nats-server/v2
 
 replace (
-	parley/client => ../../client
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
-	parley/services/auth => ../../services/auth
-	parley/services/gateway => ../../services/gateway
-	parley/services/history => ../../services/history
-	parley/services/presence => ../../services/presence
-	parley/tests => ../
+	parley.example/client => ../../client
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
+	parley.example/services/auth => ../../services/auth
+	parley.example/services/gateway => ../../services/gateway
+	parley.example/services/history => ../../services/history
+	parley.example/services/presence => ../../services/presence
+	parley.example/tests => ../
 )

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/link"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/link"
+	"parley.example/tests/chaos/load"
 )
 
 // pass lets time go by under load; what happens meanwhile is checked afterwards.

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/load"
 )
 
 // TestMix breaks things at random while people chat. PARLEY_CHAOS=30m makes it a long run (make chaos), PARLEY_CHAOS_SEED repeats one,

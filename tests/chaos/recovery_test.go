@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/load"
 )
 
 // TestRecovery does one thing at a time, and measures how long it takes until senders are accepted again and receivers have caught up.

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/link"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/link"
+	"parley.example/tests/chaos/load"
 )
 
 // TestRedisIsFar: Redis is cut off, then swallows what it should answer, then is slow. People chat all the time, and in the end everybody's picture of who

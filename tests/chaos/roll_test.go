@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/cluster"
-	"parley/tests/chaos/load"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/cluster"
+	"parley.example/tests/chaos/load"
 )
 
 // TestGatewaysRolled: every gateway is replaced, twice, as a deployment does it. Nothing is lost, and nobody waits more than five seconds for a connection.

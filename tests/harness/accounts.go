@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"parley/client"
-	"parley/pkg/sqldb"
+	"parley.example/client"
+	"parley.example/pkg/sqldb"
 )
 
 // newAccounts puts n users straight into the database, where registering them would hash as many passwords. They cannot log in; their

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 // programs are the processes of a deployment and the all-in-one, with their folders.

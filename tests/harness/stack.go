@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 // Options of a Stack; the zero value is one gateway, one NATS server and SQLite.

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/token"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/token"
 )
 
 // Password of every user that the harness makes.

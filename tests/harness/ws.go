@@ -14,7 +14,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Within is how long tests wait for what should come at once; long, because the machine is shared and the race detector is on.

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/load"
-	"parley/tests/kubernetes/lab"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/load"
+	"parley.example/tests/kubernetes/lab"
 )
 
 // event is something that happens to the cluster while people chat. It returns when it is over: everything runs and is ready.

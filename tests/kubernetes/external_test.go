@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 // The stores that external moves to: another release, of which only these run, in a namespace of its own.

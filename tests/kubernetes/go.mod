@@ -1,12 +1,12 @@
-module parley/tests/kubernetes
+module parley.example/tests/kubernetes
 
 go 1.26.0
 
 require (
 	github.com/nats-io/nats.go v1.55.0
-	parley/client v0.0.0
-	parley/pkg v0.0.0
-	parley/tests/chaos v0.0.0
+	parley.example/client v0.0.0
+	parley.example/pkg v0.0.0
+	parley.example/tests/chaos v0.0.0
 )
 
 require (
@@ -17,17 +17,17 @@ require (
 	github.com/nats-io/nuid v1.0.1 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	parley/tests v0.0.0 // indirect
+	parley.example/tests v0.0.0 // indirect
 )
 
 replace (
-	parley/client => ../../client
-	parley/pkg => ../../pkg
-	parley/pkg/testx => ../../pkg/testx
-	parley/services/auth => ../../services/auth
-	parley/services/gateway => ../../services/gateway
-	parley/services/history => ../../services/history
-	parley/services/presence => ../../services/presence
-	parley/tests => ../
-	parley/tests/chaos => ../chaos
+	parley.example/client => ../../client
+	parley.example/pkg => ../../pkg
+	parley.example/pkg/testx => ../../pkg/testx
+	parley.example/services/auth => ../../services/auth
+	parley.example/services/gateway => ../../services/gateway
+	parley.example/services/history => ../../services/history
+	parley.example/services/presence => ../../services/presence
+	parley.example/tests => ../
+	parley.example/tests/chaos => ../chaos
 )

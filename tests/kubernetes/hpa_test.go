@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/load"
-	"parley/tests/kubernetes/lab"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/load"
+	"parley.example/tests/kubernetes/lab"
 )
 
 // adapterPort is on the first node, where the API server is.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/kubernetes/lab"
+	"parley.example/tests/kubernetes/lab"
 )
 
 var (

@@ -14,10 +14,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/client"
-	"parley/tests/chaos/checker"
-	"parley/tests/chaos/load"
-	"parley/tests/kubernetes/lab"
+	"parley.example/client"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/chaos/load"
+	"parley.example/tests/kubernetes/lab"
 )
 
 // crowd is the smaller load of a procedure of operations.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"parley/tests/chaos/checker"
+	"parley.example/tests/chaos/checker"
 )
 
 // report collects the figures of a run.

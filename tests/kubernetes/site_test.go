@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/token"
-	"parley/tests/kubernetes/lab"
+	"parley.example/client"
+	"parley.example/pkg/token"
+	"parley.example/tests/kubernetes/lab"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 // TestAllInOneKilled: kill -9 of the one process right after it has accepted a message for somebody who is away. After the restart

@@ -14,8 +14,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // natsHealth is the health check of NATS servers in the compose file, run by what the image has: BusyBox.

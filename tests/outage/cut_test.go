@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
 )
 
 // cutOff: the NATS server of the receiver's gateway loses its peers, one last message is said, the cut heals. Nobody speaks again, no

@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // size of the crowd, and of what it meets. The promise is that of the long run; the short one has the same shape with a tenth of everything.

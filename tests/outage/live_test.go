@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/wire"
-	"parley/tests/harness"
-	"parley/tests/picture"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
+	"parley.example/tests/picture"
 )
 
 // liveCuts is how often a gateway loses NATS: a few times in every run, twenty times with PARLEY_LONG=1 (make test-long).

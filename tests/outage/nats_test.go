@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // natsRestarts: every NATS server ends and comes back at once.

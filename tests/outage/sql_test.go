@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // sqlAway: chat between connected users goes on, what needs SQL says so, and history has everything afterwards.

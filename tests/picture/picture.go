@@ -8,7 +8,7 @@ import (
 	"maps"
 	"slices"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 // Mark names a mark: how far User has read, or been delivered, in Room.

@@ -3,7 +3,7 @@ package picture
 import (
 	"testing"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 func TestWrong(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 // crowdSize users are on one gateway, and watched from two others.

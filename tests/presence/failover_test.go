@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // TestFailoverToAReplicaThatLagged: Redis' replica gets no more, users come and go, the master is killed, Sentinel promotes the replica,

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }

@@ -3,9 +3,9 @@ package presence
 import (
 	"testing"
 
-	"parley/pkg/room"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/room"
+	"parley.example/tests/harness"
 )
 
 // known is what the last picture and all that came after say of each user: online, not online, or nothing at all.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
 )
 
 // neverHeardOf fails if any presence event so far, or the contacts, name somebody.

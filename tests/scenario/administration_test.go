@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // administration: parley user beside the services, over their SQL and NATS. Each gateway hears of it.

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // apart: after a block, what was said stays readable and can be marked as read, other rooms of the same list are joined, and neither of the

@@ -8,9 +8,9 @@ import (
 	"sync"
 	"testing"
 
-	"parley/client"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
 )
 
 // chat: both directions, gateways of their own, two devices each; everybody gets everything once, and the sending session

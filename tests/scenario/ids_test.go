@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/tests/harness"
 )
 
 // clientIDs: an id is its sender's; nobody's message is swallowed by somebody's id.

@@ -9,9 +9,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/client"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
 )
 
 // badFrames: each gets its named error, and a good message goes through on the same connection afterwards.

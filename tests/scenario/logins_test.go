@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/client"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // lostRefreshes: two who share one login refresh at the same time, a hundred times, and answers are lost at random. Nobody is logged out. Then

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
 )
 
 func TestMain(m *testing.M) {

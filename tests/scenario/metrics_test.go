@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 // metrics shows that every metric that an alert or the dashboard looks at is one that some program has.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // forbidden is what somebody who took over a service would try. Everything else that a service does not need is forbidden as well: the

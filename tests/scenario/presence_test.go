@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/tests/harness"
 )
 
 // online and offline accept a presence event that names user.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // slowClient: who does not read is closed as slow, others of the room do not notice.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/tests/harness"
+	"parley.example/client/wire"
+	"parley.example/pkg/token"
+	"parley.example/tests/harness"
 )
 
 // forged are tokens that must not open anything, by how they came to be.

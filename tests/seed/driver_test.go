@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 // driver is a process that holds clients of one library: driver.py or driver.mjs, which describes the lines.

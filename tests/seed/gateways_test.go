@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 // roundRobin is a proxy that gives every single request to the next gateway, whatever session it belongs to: the least that a proxy may do.

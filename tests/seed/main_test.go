@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 func TestMain(m *testing.M) {

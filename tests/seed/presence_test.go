@@ -3,8 +3,8 @@ package seed
 import (
 	"time"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 const (

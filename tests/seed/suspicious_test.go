@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // TestWhatASuspiciousTesterAsks has the questions of one who knows the original well and looks for a difference. The server is as it comes, but for

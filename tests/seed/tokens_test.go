@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // adminText is what a sender reads whose token is not good.

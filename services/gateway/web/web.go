@@ -13,7 +13,7 @@ import (
 	"path"
 	"strings"
 
-	"parley/client/js"
+	"parley.example/client/js"
 )
 
 //go:embed static

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"parley/tests/picture"
+	"parley.example/tests/picture"
 )
 
 func TestGoodHistoriesPass(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"parley/tests/picture"
+	"parley.example/tests/picture"
 )
 
 // good makes a history of a server that keeps every promise, with everything that is allowed in it: broken connections, messages seen

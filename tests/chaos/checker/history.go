@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"parley/tests/picture"
+	"parley.example/tests/picture"
 )
 
 // Kind of an Event.

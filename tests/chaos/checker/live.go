@@ -4,8 +4,8 @@ import (
 	"maps"
 	"slices"
 
-	"parley/client"
-	"parley/tests/picture"
+	"parley.example/client"
+	"parley.example/tests/picture"
 )
 
 // standing is whether the two of a room may write to each other, as far as it was asked for and acknowledged.

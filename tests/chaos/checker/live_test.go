@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
-	"parley/client"
-	"parley/tests/picture"
+	"parley.example/client"
+	"parley.example/tests/picture"
 )
 
 // TestPartings: what may be written while two people part and reunite, what is told of it, and what one learns of the other meanwhile.

@@ -20,10 +20,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/tests/chaos/link"
-	"parley/tests/harness"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/tests/chaos/link"
+	"parley.example/tests/harness"
 )
 
 // Options of a Cluster.

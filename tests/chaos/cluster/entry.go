@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/tests/chaos/link"
+	"parley.example/tests/chaos/link"
 )
 
 func way(bad bool) link.Way { return link.Way{Swallow: bad} }

@@ -13,9 +13,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/tests/harness"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/tests/harness"
 )
 
 // Node is one nats-server process.

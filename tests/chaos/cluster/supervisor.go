@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"parley/tests/harness"
+	"parley.example/tests/harness"
 )
 
 // What Kubernetes does with the probes of deploy/helm/parley/templates/nats.yaml.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"parley/client"
-	"parley/tests/chaos/checker"
+	"parley.example/client"
+	"parley.example/tests/chaos/checker"
 )
 
 // Bounds within which everything has to be true again after the last fault has ended.

@@ -3,7 +3,7 @@ package load
 import (
 	"testing"
 
-	"parley/tests/chaos/checker"
+	"parley.example/tests/chaos/checker"
 )
 
 // Judge checks a history, prints the shrunk rooms of the first violations of each kind, and gives all of them.

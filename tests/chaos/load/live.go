@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"parley/client"
-	"parley/tests/chaos/checker"
-	"parley/tests/picture"
+	"parley.example/client"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/picture"
 )
 
 // view is what a native client knows of contacts and marks: what HTTP said since the connection began, and what came on it.

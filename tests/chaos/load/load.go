@@ -19,8 +19,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/client"
-	"parley/tests/chaos/checker"
+	"parley.example/client"
+	"parley.example/tests/chaos/checker"
 )
 
 // Site is a deployment that people chat on.

@@ -14,10 +14,10 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/client"
-	"parley/pkg/wire"
-	"parley/tests/chaos/checker"
-	"parley/tests/picture"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/tests/chaos/checker"
+	"parley.example/tests/picture"
 )
 
 // sdkLine is a connection of the SDK, which hides reconnects.

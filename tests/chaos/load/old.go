@@ -12,7 +12,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/tests/chaos/checker"
+	"parley.example/tests/chaos/checker"
 )
 
 // oldLine is a client of the seed system: Socket.IO v5 over a WebSocket, JSON only.

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"parley/client"
-	"parley/tests/chaos/checker"
+	"parley.example/client"
+	"parley.example/tests/chaos/checker"
 )
 
 // quarrel is two people with a room of their own who part and reunite, again and again. What they may write is refused now and then, so nobody else's

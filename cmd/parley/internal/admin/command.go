@@ -16,14 +16,14 @@ import (
 
 	"golang.org/x/term"
 
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/natsx"
-	"parley/pkg/obs"
-	"parley/pkg/sqldb"
-	"parley/pkg/wire"
-	"parley/services/auth"
-	"parley/services/history"
+	"parley.example/client/wire"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/obs"
+	"parley.example/pkg/sqldb"
+	"parley.example/services/auth"
+	"parley.example/services/history"
 )
 
 // Config of the command.

@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Socket is where a `parley serve` takes the administration of its users: in its data folder, which only its owner can enter.

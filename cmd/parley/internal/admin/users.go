@@ -9,8 +9,8 @@ import (
 	"io"
 	"time"
 
-	"parley/services/auth"
-	"parley/services/history"
+	"parley.example/services/auth"
+	"parley.example/services/history"
 )
 
 // Users is what can be done. Local does it; Remote asks the process that can.

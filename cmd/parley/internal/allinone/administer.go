@@ -12,14 +12,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/cmd/parley/internal/admin"
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/services/auth"
-	"parley/services/history"
+	"parley.example/client/wire"
+	"parley.example/cmd/parley/internal/admin"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/services/auth"
+	"parley.example/services/history"
 )
 
 // users is the administration of a server that runs.

@@ -15,16 +15,16 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/client"
-	"parley/cmd/parley/internal/admin"
-	"parley/cmd/parley/internal/bot"
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/obs"
-	"parley/services/auth"
-	"parley/services/gateway"
-	"parley/services/history"
-	"parley/services/presence"
+	"parley.example/client"
+	"parley.example/cmd/parley/internal/admin"
+	"parley.example/cmd/parley/internal/bot"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/obs"
+	"parley.example/services/auth"
+	"parley.example/services/gateway"
+	"parley.example/services/history"
+	"parley.example/services/presence"
 )
 
 // Main is the command: it reads args and env and serves until ctx ends. out gets one line, "ready http://ADDR", when it serves; what is

@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"parley/pkg/natsx"
-	"parley/services/auth"
-	"parley/services/gateway"
-	"parley/services/history"
-	"parley/services/presence"
+	"parley.example/pkg/natsx"
+	"parley.example/services/auth"
+	"parley.example/services/gateway"
+	"parley.example/services/history"
+	"parley.example/services/presence"
 )
 
 // Config has the settings of all services, and these.

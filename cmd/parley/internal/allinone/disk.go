@@ -10,7 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // diskEvery is how often the free space is looked at: the floor must not be written away in between.

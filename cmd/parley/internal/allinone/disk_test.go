@@ -7,8 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
 )
 
 // TestFloor: below the floor nothing new is stored, and a little more than the floor has to be free before it is again.

@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
 )
 
 // world is an embedded NATS with two streams, and a client of it as the services are.

@@ -6,7 +6,7 @@ import (
 	"net"
 	"strings"
 
-	"parley/services/auth"
+	"parley.example/services/auth"
 )
 
 // greet prints what a newcomer wants to know to notes, and then to out the line that programs wait for.

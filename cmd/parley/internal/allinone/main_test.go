@@ -3,7 +3,7 @@ package allinone
 import (
 	"testing"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

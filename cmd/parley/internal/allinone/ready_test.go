@@ -8,9 +8,9 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"parley/pkg/config"
-	"parley/pkg/obs"
-	"parley/pkg/testx"
+	"parley.example/pkg/config"
+	"parley.example/pkg/obs"
+	"parley.example/pkg/testx"
 )
 
 // TestPublicReadyzCoversAllParts: the gateway of parley serve can do its work, but not the process without its logins.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
-	"parley/pkg/config"
+	"parley.example/pkg/config"
 )
 
 // redisStore is the store of presence.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 // exhausted is a listener that has no file descriptors for a while.

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 // Echo answers every message to the session's user with the same text, until ctx ends. Bots are not answered: two of them would go on

@@ -15,11 +15,11 @@ import (
 
 	"golang.org/x/term"
 
-	"parley/client"
-	"parley/cmd/parley/internal/tui"
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/cmd/parley/internal/tui"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
 )
 
 // Config of the command.

@@ -9,10 +9,10 @@ import (
 	"io"
 	"strings"
 
-	"parley/client"
-	"parley/cmd/parley/internal/safetext"
-	"parley/pkg/lifecycle"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/cmd/parley/internal/safetext"
+	"parley.example/pkg/lifecycle"
 )
 
 // send sends what in has to one person: all of it as one message, or each line.

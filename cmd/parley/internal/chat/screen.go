@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"parley/client"
-	"parley/cmd/parley/internal/safetext"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/cmd/parley/internal/safetext"
 )
 
 // screen prints whole lines, from several goroutines.

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 func TestMessagesCannotDriveTheTerminal(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
 )
 
 // Config of the command.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/lifecycle"
-	"parley/pkg/obs"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/obs"
 )
 
 // ask runs the command with PARLEY_ADMIN, if that is not empty.

@@ -10,10 +10,10 @@ import (
 
 	"charm.land/bubbles/v2/textinput"
 
-	"parley/client"
-	"parley/cmd/parley/internal/safetext"
-	"parley/pkg/room"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/cmd/parley/internal/safetext"
+	"parley.example/pkg/room"
 )
 
 // Limits of what is held. Beyond each, the server still has everything.

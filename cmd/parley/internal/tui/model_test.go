@@ -11,8 +11,8 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"parley/client"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
 )
 
 const aviLisa = "Avi&Lisa"

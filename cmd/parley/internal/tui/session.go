@@ -11,7 +11,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 // session is a login with its connection. Two goroutines of it send messages to the loop: pump, what the connection brings, and sender,

@@ -9,7 +9,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"parley/client"
+	"parley.example/client"
 )
 
 // Config of a chat.

@@ -9,9 +9,9 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"parley/client"
-	"parley/cmd/parley/internal/safetext"
-	"parley/pkg/wire"
+	"parley.example/client"
+	"parley.example/client/wire"
+	"parley.example/cmd/parley/internal/safetext"
 )
 
 // Update is the loop's step.

@@ -10,7 +10,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"parley/cmd/parley/internal/safetext"
+	"parley.example/cmd/parley/internal/safetext"
 )
 
 // The sixteen colours of the terminal: its owner has made them readable. What a colour says, a sign says too.

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/obs"
-	"parley/services/auth"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/obs"
+	"parley.example/services/auth"
 )
 
 func main() { lifecycle.Exit("auth", run(os.Args[1:])) }

@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
 )
 
 const (

@@ -11,10 +11,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/wire"
-	"parley/services/auth/internal/store"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/services/auth/internal/store"
 )
 
 const (

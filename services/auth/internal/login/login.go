@@ -13,13 +13,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/auth/internal/password"
-	"parley/services/auth/internal/store"
-	"parley/services/auth/internal/throttle"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
+	"parley.example/services/auth/internal/password"
+	"parley.example/services/auth/internal/store"
+	"parley.example/services/auth/internal/throttle"
 )
 
 // Bounds of new passwords. The upper one keeps megabytes away from the hash.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"parley/pkg/room"
+	"parley.example/pkg/room"
 )
 
 // Account is what the administration shows of a user.

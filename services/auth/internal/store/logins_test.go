@@ -12,8 +12,8 @@ import (
 	"testing/fstest"
 	"time"
 
-	"parley/pkg/sqldb"
-	"parley/pkg/testx"
+	"parley.example/pkg/sqldb"
+	"parley.example/pkg/testx"
 )
 
 const grace = 5 * time.Second

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"parley/pkg/room"
+	"parley.example/pkg/room"
 )
 
 // Page is a question for some of a user's contacts, in the order of folded names; what a prefix finds also without its accents, in the order

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/sqldb"
+	"parley.example/pkg/sqldb"
 )
 
 // Users whom a version before registered have no key for searches until a service gives them one.

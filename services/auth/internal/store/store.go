@@ -11,7 +11,7 @@ import (
 	"io/fs"
 	"time"
 
-	"parley/pkg/sqldb"
+	"parley.example/pkg/sqldb"
 )
 
 //go:embed migrations

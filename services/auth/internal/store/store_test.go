@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/sqldb"
-	"parley/pkg/testx"
+	"parley.example/pkg/sqldb"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
 )
 
 // User is a registered user who is not erased.

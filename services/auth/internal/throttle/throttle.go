@@ -9,9 +9,9 @@ import (
 	"net/netip"
 	"time"
 
-	"parley/pkg/room"
-	"parley/pkg/wire"
-	"parley/services/auth/internal/store"
+	"parley.example/client/wire"
+	"parley.example/pkg/room"
+	"parley.example/services/auth/internal/store"
 )
 
 // Counter is where failures are counted.

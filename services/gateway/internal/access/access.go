@@ -15,10 +15,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/pkg/token"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/token"
 )
 
 // A token that was good once: its login was ended, or its user was locked out.

@@ -16,13 +16,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/bus"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/bus"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/token"
+	"parley.example/pkg/api"
+	"parley.example/pkg/token"
 )
 
 const (

@@ -10,9 +10,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
-	"parley/pkg/token"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
 )
 
 // The first use of a token that came with a refresh is told, once, also when auth is away at first.

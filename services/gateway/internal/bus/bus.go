@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/natsx"
+	"parley.example/pkg/natsx"
 )
 
 // Bus is one connection to NATS.

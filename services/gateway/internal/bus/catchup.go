@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // CatchUps puts the questions of sessions that join at about the same time into common requests to history.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
 )
 
 // Confirmer collects what sessions have confirmed and tells history in batches. While history is away it keeps the

@@ -12,9 +12,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
 )
 
 // Headers of republished messages, set by the server (nats-server, server/stream.go).

@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
 )
 
 // mirror is what a reader of WatchKV knows.

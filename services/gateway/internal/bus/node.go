@@ -10,7 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/subject"
+	"parley.example/pkg/subject"
 )
 
 // ErrNoNode says that no gateway of that name is connected.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 func TestGatewaysAskEachOther(t *testing.T) {

@@ -11,11 +11,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/natsx"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
 )
 
 var avisLisa = room.Room{A: "Avi", B: "Lisa"}

@@ -6,8 +6,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
 )
 
 // RPC asks the services, one method a request subject of pkg/api. Every failure is a *wire.Error (see natsx.Call):

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
 )
 
 // requests has one call a subject. Each must reach its subject, and only it.

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
 )
 
 // unstored knows by the outcomes of publishing itself whether the streams store: a stream may be there, have a leader and answer, and refuse every

@@ -8,10 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
 )
 
 // TestNotReadyWhileNothingIsStored: a stream that answers and refuses is seen by what was published, and its end without anybody's message.

@@ -19,10 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
 )
 
 // Client asks auth; *bus.RPC does. Every call must end within a few seconds.

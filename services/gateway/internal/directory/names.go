@@ -5,9 +5,9 @@ import (
 	"errors"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
 )
 
 // name is what is known of one spelling; registered is "" when nobody had it.

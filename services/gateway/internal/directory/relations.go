@@ -7,8 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
 )
 
 // entry is one user who is connected here.

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/socketio/echo"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/socketio/echo"
 )
 
 // witness is a connection that must not notice what others do.

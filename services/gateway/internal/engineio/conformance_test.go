@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/socketio/echo"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/socketio/echo"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // Bounds of one answer to a poll. python-engineio refuses payloads of more than 16 packets.

@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/engineio/enginetest"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/engineio/enginetest"
 )
 
 // nodes are two servers that reach each other.

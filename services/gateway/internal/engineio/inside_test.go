@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // These tests hold a connection at a moment that no client can hold it at.

@@ -4,12 +4,12 @@ import (
 	"net/http"
 	"testing"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/socketio/echo"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/socketio/echo"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // program is a Handler that hands everything on, and the connection that it has.

@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // Config of a Server.

@@ -11,11 +11,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 const separator = "\x1e"

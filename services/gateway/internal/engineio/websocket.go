@@ -3,8 +3,8 @@ package engineio
 import (
 	"net/http"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // direct is a Conn that began as a WebSocket, as wsconn sees it.

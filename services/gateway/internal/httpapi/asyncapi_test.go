@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/apidocs"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/apidocs"
 )
 
 // httpOnly are the codes that no frame has.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"parley/pkg/room"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/room"
 )
 
 var (

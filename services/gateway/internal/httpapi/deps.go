@@ -8,9 +8,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/token"
-	"parley/services/gateway/web"
+	"parley.example/pkg/api"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/web"
 )
 
 // Logins makes users and logins.

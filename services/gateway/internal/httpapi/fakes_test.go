@@ -15,14 +15,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/wsconn"
-	"parley/services/gateway/web"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/wsconn"
+	"parley.example/services/gateway/web"
 )
 
 // world is every dependency at once. A field that is set replaces a default answer.

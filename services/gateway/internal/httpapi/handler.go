@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/wsconn"
-	"parley/services/gateway/web"
+	"parley.example/client/wire"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/wsconn"
+	"parley.example/services/gateway/web"
 )
 
 const (

@@ -19,10 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"parley/pkg/api"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/web"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/web"
 )
 
 func TestUnknownPathsAndMethods(t *testing.T) {

@@ -3,10 +3,10 @@ package httpapi
 import (
 	"net/http"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
 )
 
 // MessagesPage answers GET /v1/rooms/{room}/messages, oldest first.

@@ -11,9 +11,9 @@ import (
 	"github.com/pb33f/libopenapi/datamodel"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
-	"parley/services/gateway/apidocs"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/services/gateway/apidocs"
 )
 
 // notOnHTTP are the codes that only frames can have.

@@ -3,8 +3,8 @@ package httpapi
 import (
 	"net/http"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/apidocs"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/apidocs"
 )
 
 // page is the web client: the page and its files.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
 )
 
 func decode[T any](t *testing.T, r reply) T {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Problem is the body of every error (RFC 9457).

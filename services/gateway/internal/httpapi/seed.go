@@ -10,10 +10,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
 )
 
 // The routes of the seed system's clients. They look at the keys of an answer only, so its status is 200 also for what went wrong; what

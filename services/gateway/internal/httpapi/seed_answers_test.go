@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/apidocs"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/apidocs"
 )
 
 // TestSeedAnswers has every answer that the old clients know, and those beyond, to the letter; each is held against the document, too.

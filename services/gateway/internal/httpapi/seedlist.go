@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
 )
 
 const (

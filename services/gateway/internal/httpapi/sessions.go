@@ -4,10 +4,10 @@ import (
 	"net/http"
 	"strings"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
 )
 
 // Credentials is the body of POST /v1/users and POST /v1/sessions.

@@ -13,10 +13,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/testx"
-	"parley/services/gateway/internal/router"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/router"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -9,8 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
 )
 
 // half is a presence service one of whose two replicas stands still: of the heartbeats that reach it, those that lost names get no answer.

@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
 )
 
 // Client makes the requests to the presence service.

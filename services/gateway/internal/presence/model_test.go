@@ -16,9 +16,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
 )
 
 // TestPresenceEqualsTheModel: whatever happens to sessions, heartbeats, requests, events, replicas, gateways and Redis, in any order and

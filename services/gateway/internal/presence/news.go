@@ -1,6 +1,6 @@
 package presence
 
-import "parley/pkg/api"
+import "parley.example/pkg/api"
 
 // net is what is left of a series of changes.
 type net struct {

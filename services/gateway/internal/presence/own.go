@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // own is the table of the sessions of this gateway: what presence was told of, and what it is yet to be told.

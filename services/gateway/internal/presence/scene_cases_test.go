@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 func TestOnlineAndOfflineAcrossGateways(t *testing.T) {

@@ -16,11 +16,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/config"
-	"parley/pkg/natsx"
-	"parley/pkg/testx"
-	service "parley/services/presence"
+	"parley.example/pkg/api"
+	"parley.example/pkg/config"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/testx"
+	service "parley.example/services/presence"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // shard is the mirror of one shard. The state that watchers were told of (online) stays while the shard is unknown;

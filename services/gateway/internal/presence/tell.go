@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // maxQueue is how many changes may wait while presence is slow; with more, the shards are compared and sent as a whole.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // Watcher is told who is online. PresenceUpdate must not block, must not change or keep the slices (they are shared by all

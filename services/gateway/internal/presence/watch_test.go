@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
 )
 
 // still is a mirror that does not run, so that a test makes every step itself.

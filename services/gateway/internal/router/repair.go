@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
 )
 
 // holdLimit bounds announcements that wait for a repair; more become a hole, which is asked for.

@@ -16,11 +16,11 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/bus"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/services/gateway/internal/bus"
 )
 
 // Delivery is one stored message on its way to sessions. It is shared and must not be changed.

@@ -12,11 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/services/gateway/internal/bus"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/bus"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 // subscriptions is a Source that knows who is subscribed, as bus.Deliveries does, and lets something happen right before one ends.

@@ -16,16 +16,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/bus"
-	"parley/services/gateway/internal/directory"
-	"parley/services/gateway/internal/presence"
-	"parley/services/gateway/internal/router"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/bus"
+	"parley.example/services/gateway/internal/directory"
+	"parley.example/services/gateway/internal/presence"
+	"parley.example/services/gateway/internal/router"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

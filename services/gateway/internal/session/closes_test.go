@@ -10,9 +10,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
 )
 
 // lockedOut is a verifier for whom everybody is disabled.

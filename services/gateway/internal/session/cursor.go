@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
 )
 
 // written is the youngest message of a room that was handed to the wire and not confirmed yet.

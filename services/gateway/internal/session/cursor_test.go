@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/bus"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/bus"
 )
 
 // accept makes m, which say stored, the answer to a message that s has under way.

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 func BenchmarkSeedEncode(b *testing.B) {

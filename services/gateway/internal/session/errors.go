@@ -3,9 +3,9 @@ package session
 import (
 	"errors"
 
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/access"
+	"parley.example/client/wire"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/access"
 )
 
 // asWire is err as a client may see it, also when a *wire.Error is wrapped or a token's error came bare.

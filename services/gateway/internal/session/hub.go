@@ -17,14 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/bus"
-	"parley/services/gateway/internal/directory"
-	"parley/services/gateway/internal/presence"
-	"parley/services/gateway/internal/router"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/bus"
+	"parley.example/services/gateway/internal/directory"
+	"parley.example/services/gateway/internal/presence"
+	"parley.example/services/gateway/internal/router"
 )
 
 // Config has the limits and times of sessions.

@@ -9,11 +9,11 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/router"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/services/gateway/internal/router"
 )
 
 // joinJob is one join that the catch-up goroutine has to work off.

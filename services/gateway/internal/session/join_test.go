@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/directory"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/directory"
 )
 
 // strict is a world in which some people may not be talked to.

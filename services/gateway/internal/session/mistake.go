@@ -3,7 +3,7 @@ package session
 import (
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // mistake counts the bad frames of a connection, a minute at a time.

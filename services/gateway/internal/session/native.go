@@ -8,12 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/router"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/router"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // Subprotocol is what the server selects when a client offers it.

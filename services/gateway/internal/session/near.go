@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
 )
 
 // Where everybody is a contact and they are too many to be told of, a session gets the presence of those who are near: with whom its user

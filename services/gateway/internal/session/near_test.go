@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
 )
 
 func TestNearbyKeepsTheLastNamesOnce(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Places are how many connections a gateway takes.

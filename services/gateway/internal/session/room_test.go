@@ -12,10 +12,10 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // nativeWorld has the native door beside that of the old clients, and is looked at every second when it runs.

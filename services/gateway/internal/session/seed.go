@@ -13,12 +13,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/pkg/room"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/router"
-	"parley/services/gateway/internal/socketio"
+	"parley.example/client/wire"
+	"parley.example/pkg/room"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/router"
+	"parley.example/services/gateway/internal/socketio"
 )
 
 // SeedConfig has what only the Socket.IO clients of the seed system need (docs/socketio.md).

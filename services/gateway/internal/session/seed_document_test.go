@@ -18,13 +18,13 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"parley/pkg/api"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/apidocs"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/router"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/apidocs"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/router"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // seedMessage is a message of the document's second channel.

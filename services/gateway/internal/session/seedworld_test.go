@@ -11,16 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/testx"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/access"
-	"parley/services/gateway/internal/directory"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/presence"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/testx"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/access"
+	"parley.example/services/gateway/internal/directory"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/presence"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // seedWorld is a world with an engineio server in front, tokens, and presence that remembers what it is told.

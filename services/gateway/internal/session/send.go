@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/bus"
-	"parley/services/gateway/internal/router"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/services/gateway/internal/bus"
+	"parley.example/services/gateway/internal/router"
 )
 
 // outgoing is one message of the session that has no outcome yet.

@@ -10,12 +10,12 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/token"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/router"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/router"
 )
 
 // Session is one authenticated client. Idle, it holds no goroutine, no timer and no buffer of its own.

@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/directory"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/services/gateway/internal/directory"
 )
 
 // watching is whose presence a session gets. Presence.Watch is called under mu, which comes before Session.mu; nobody is asked

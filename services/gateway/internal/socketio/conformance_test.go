@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/socketio"
-	"parley/services/gateway/internal/socketio/echo"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/socketio"
+	"parley.example/services/gateway/internal/socketio/echo"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/internal/engineio"
 )
 
 // Config of connections.

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Packet types.

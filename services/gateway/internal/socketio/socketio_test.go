@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio/enginetest"
-	"parley/services/gateway/internal/socketio"
-	"parley/services/gateway/internal/socketio/echo"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
+	"parley.example/services/gateway/internal/engineio/enginetest"
+	"parley.example/services/gateway/internal/socketio"
+	"parley.example/services/gateway/internal/socketio/echo"
 )
 
 func TestAcksOfTheServers(t *testing.T) {

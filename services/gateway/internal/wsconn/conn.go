@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Handler gets what the peer sends, one call after the other.

@@ -13,8 +13,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/testx"
-	"parley/pkg/wire"
+	"parley.example/client/wire"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -10,7 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // Op codes of RFC 6455, section 5.2.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // fin marks the last frame of a message.

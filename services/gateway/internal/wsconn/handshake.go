@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // handshakeTime bounds the writing of the answer to a handshake.

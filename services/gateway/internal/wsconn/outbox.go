@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/pkg/wire"
+	"parley.example/client/wire"
 )
 
 // writeTimeout bounds one write: a peer that takes nothing for so long is gone.

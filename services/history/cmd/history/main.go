@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/obs"
-	"parley/services/history"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/obs"
+	"parley.example/services/history"
 )
 
 func main() { lifecycle.Exit("history", run(os.Args[1:])) }

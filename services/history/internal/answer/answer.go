@@ -1,4 +1,4 @@
-// Package answer serves history's requests; see parley/pkg/api. Callers are gateways, which have checked who asks.
+// Package answer serves history's requests; see parley.example/pkg/api. Callers are gateways, which have checked who asks.
 package answer
 
 import (
@@ -10,12 +10,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/room"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/services/history/internal/store"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/room"
+	"parley.example/pkg/subject"
+	"parley.example/services/history/internal/store"
 )
 
 // Limits of requests. Limits of pages are the largest and the default.

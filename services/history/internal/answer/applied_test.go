@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
 )
 
 const (

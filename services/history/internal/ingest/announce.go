@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"strconv"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/services/history/internal/store"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/services/history/internal/store"
 )
 
 // maxRows bounds the rows of an announcement, in bytes: NATS carries 1 MiB.

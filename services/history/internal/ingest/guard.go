@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/subject"
+	"parley.example/pkg/subject"
 )
 
 // jsTime bounds one request to JetStream.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/services/history/internal/store"
+	"parley.example/services/history/internal/store"
 )
 
 // Config of ingest.

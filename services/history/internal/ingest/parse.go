@@ -11,9 +11,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
-	"parley/services/history/internal/store"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
+	"parley.example/services/history/internal/store"
 )
 
 // Limits of what goes into SQL as text; gateways send much less. Names have 64 code points at most.

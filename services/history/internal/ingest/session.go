@@ -9,8 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/subject"
-	"parley/services/history/internal/store"
+	"parley.example/pkg/subject"
+	"parley.example/services/history/internal/store"
 )
 
 // session is one time of owning a partition, from the look at the stream to the first failure. After a failure nothing of it is kept: the

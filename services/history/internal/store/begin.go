@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"slices"
 
-	"parley/pkg/api"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/api"
+	"parley.example/pkg/sqldb"
 )
 
 // begins tells, for the items that ask, where their answers begin: below the first message of each room, whatever the order in which

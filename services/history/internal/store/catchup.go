@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
 )
 
 // scanLimit is the most conversations with news that one answer looks at; items beyond it are continued.

@@ -10,8 +10,8 @@ import (
 	"sort"
 	"time"
 
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
 )
 
 // Message is one message on its way from the stream into SQL.

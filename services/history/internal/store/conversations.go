@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
 )
 
 // ErrCursor says that a Next or Cont is none of ours.

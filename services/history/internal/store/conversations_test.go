@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
 )
 
 // Whoever walks through all pages is shown each conversation, whatever moves meanwhile, and as young as it was when the walk began.

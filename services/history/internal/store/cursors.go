@@ -8,9 +8,9 @@ import (
 	"sort"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
 )
 
 // Limits of devices.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/api"
+	"parley.example/pkg/sqldb"
 )
 
 // UseDevices notes the use of the devices that items name. One that nobody knows, because it is new or was forgotten, starts where its user

@@ -5,8 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 
-	"parley/pkg/api"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/api"
+	"parley.example/pkg/sqldb"
 )
 
 // Limits of reading for one answer.

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"strings"
 
-	"parley/pkg/sqldb"
+	"parley.example/pkg/sqldb"
 )
 
 // liteStmts are the prepared statements of ingest on SQLite's one writing connection: preparing costs more than running. (pgx

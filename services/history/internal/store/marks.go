@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // MaxPairs bounds the rooms of one question for marks.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // MaxBytes bounds the messages of one answer: NATS carries 1 MiB.

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"time"
 
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
 )
 
 // RoomsOf are the rooms of a user with their partitions, by name.

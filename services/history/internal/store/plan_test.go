@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"parley/pkg/api"
-	"parley/pkg/room"
-	"parley/pkg/sqldb"
-	"parley/pkg/testx"
+	"parley.example/pkg/api"
+	"parley.example/pkg/room"
+	"parley.example/pkg/sqldb"
+	"parley.example/pkg/testx"
 )
 
 func TestMain(m *testing.M) { testx.Main(m) }

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"parley/pkg/sqldb"
+	"parley.example/pkg/sqldb"
 )
 
 // seqBits is how many bits of a pos are the seq; clients are promised seqs below 2^53.

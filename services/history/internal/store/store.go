@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"parley/pkg/sqldb"
+	"parley.example/pkg/sqldb"
 )
 
 //go:embed migrations

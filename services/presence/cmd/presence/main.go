@@ -9,10 +9,10 @@ import (
 
 	"github.com/redis/go-redis/v9/logging"
 
-	"parley/pkg/config"
-	"parley/pkg/lifecycle"
-	"parley/pkg/obs"
-	"parley/services/presence"
+	"parley.example/pkg/config"
+	"parley.example/pkg/lifecycle"
+	"parley.example/pkg/obs"
+	"parley.example/services/presence"
 )
 
 func main() { lifecycle.Exit("presence", run()) }

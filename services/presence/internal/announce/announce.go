@@ -15,11 +15,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/pkg/api"
-	"parley/pkg/natsx"
-	"parley/pkg/subject"
-	"parley/pkg/wire"
-	"parley/services/presence/internal/store"
+	"parley.example/client/wire"
+	"parley.example/pkg/api"
+	"parley.example/pkg/natsx"
+	"parley.example/pkg/subject"
+	"parley.example/services/presence/internal/store"
 )
 
 // Core is one replica's work between the store and NATS.

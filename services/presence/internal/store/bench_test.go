@@ -8,7 +8,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/testx"
+	"parley.example/pkg/testx"
 )
 
 // BenchmarkTick is what all shards cost while nothing happens.

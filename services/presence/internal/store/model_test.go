@@ -12,7 +12,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"pgregory.net/rapid"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // model says in plain Go what the scripts should do to one shard.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // No script runs for more than an hour (NATS is away: the replicas let no time pass; or all of them are down). The keys of a gateway's

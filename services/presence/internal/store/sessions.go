@@ -5,7 +5,7 @@ import (
 	"math"
 	"slices"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // Apply takes sessions that came or went at one gateway. With an error, some shards may have theirs: the results are

@@ -15,7 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"parley/pkg/api"
+	"parley.example/pkg/api"
 )
 
 // Config has the times of the lease model. See the settings of package presence.

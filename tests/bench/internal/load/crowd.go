@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/target"
 )
 
 // Crowd is clients that listen, answer pings, and come back when their connection breaks.

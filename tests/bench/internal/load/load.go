@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/target"
 )
 
 // ContentBytes is the size of each message's text.

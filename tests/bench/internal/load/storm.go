@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/target"
 )
 
 // Storm is many clients that connect as fast as they can and look at each other's presence.

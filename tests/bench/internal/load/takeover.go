@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/target"
 )
 
 // Return is how a crowd came back.

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/tests/bench/internal/load"
-	"parley/tests/bench/internal/report"
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/load"
+	"parley.example/tests/bench/internal/report"
+	"parley.example/tests/bench/internal/target"
 )
 
 const (

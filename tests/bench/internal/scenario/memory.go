@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	"parley/tests/bench/internal/load"
-	"parley/tests/bench/internal/proc"
-	"parley/tests/bench/internal/report"
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/load"
+	"parley.example/tests/bench/internal/proc"
+	"parley.example/tests/bench/internal/report"
+	"parley.example/tests/bench/internal/target"
 )
 
 const (

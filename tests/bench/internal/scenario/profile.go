@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/target"
 )
 
 // profileFor is less than any round takes.

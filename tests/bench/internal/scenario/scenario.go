@@ -9,9 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"parley/tests/bench/internal/load"
-	"parley/tests/bench/internal/report"
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/load"
+	"parley.example/tests/bench/internal/report"
+	"parley.example/tests/bench/internal/target"
 )
 
 // Scenario measures something and adds it to the report.

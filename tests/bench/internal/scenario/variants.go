@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"parley/tests/bench/internal/load"
-	"parley/tests/bench/internal/report"
-	"parley/tests/bench/internal/target"
+	"parley.example/tests/bench/internal/load"
+	"parley.example/tests/bench/internal/report"
+	"parley.example/tests/bench/internal/target"
 )
 
 // durable is production's setting: a message is on the disks of a majority before it is accepted.

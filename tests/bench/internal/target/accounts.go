@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
-	"parley/pkg/sqldb"
+	"parley.example/pkg/sqldb"
 )
 
 // Password of all accounts.

@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley/pkg/api"
-	"parley/pkg/subject"
+	"parley.example/pkg/api"
+	"parley.example/pkg/subject"
 )
 
 // watcher knows how far history is: a system that stores later is not cheaper, so the cost of what it still has to do

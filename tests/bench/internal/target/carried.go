@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"parley/pkg/subject"
+	"parley.example/pkg/subject"
 )
 
 // Traffic is messages and their bytes, without what the wire adds.

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"parley/tests/bench/internal/proc"
+	"parley.example/tests/bench/internal/proc"
 )
 
 type natsKind int

@@ -18,9 +18,9 @@ import (
 	"syscall"
 	"time"
 
-	"parley/pkg/token"
-	"parley/tests/bench/internal/proc"
-	"parley/tests/bench/internal/ws"
+	"parley.example/pkg/token"
+	"parley.example/tests/bench/internal/proc"
+	"parley.example/tests/bench/internal/ws"
 )
 
 // Variant is a way to run Parley.

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"parley/tests/bench/internal/proc"
-	"parley/tests/bench/internal/ws"
+	"parley.example/tests/bench/internal/proc"
+	"parley.example/tests/bench/internal/ws"
 )
 
 type relay struct {

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"parley/pkg/token"
-	"parley/tests/bench/internal/ws"
+	"parley.example/pkg/token"
+	"parley.example/tests/bench/internal/ws"
 )
 
 // OneRoom is p with native clients that join the room with their peer only, as the seed's clients do.

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"parley/tests/bench/internal/proc"
+	"parley.example/tests/bench/internal/proc"
 )
 
 // startRedis starts redis-server without persistence and returns its URL.

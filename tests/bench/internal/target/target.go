@@ -8,7 +8,7 @@ import (
 	"net"
 	"time"
 
-	"parley/tests/bench/internal/proc"
+	"parley.example/tests/bench/internal/proc"
 )
 
 // Kind of a frame that a client got.

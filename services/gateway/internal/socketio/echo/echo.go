@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"time"
 
-	"parley/pkg/wire"
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/socketio"
-	"parley/services/gateway/internal/wsconn"
+	"parley.example/client/wire"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/socketio"
+	"parley.example/services/gateway/internal/wsconn"
 )
 
 // The settings that the suites are written for.

@@ -10,8 +10,8 @@ import (
 	"net/http"
 	"os"
 
-	"parley/services/gateway/internal/engineio"
-	"parley/services/gateway/internal/socketio/echo"
+	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/socketio/echo"
 )
 
 func main() {
