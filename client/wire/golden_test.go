@@ -47,7 +47,7 @@ func frames() []struct {
 			bytes       []byte
 		}{name, event, b})
 	}
-	add(EvWelcome, "", Encode(EvWelcome, Welcome{"Avi", "3f9c", at, 25, Limits{DefaultFrameBytes, DefaultContentBytes, DefaultMessagesPerMinute}}, ""))
+	add(EvWelcome, "", Encode(EvWelcome, Welcome{"Avi", "3f9c", at, 25, Limits{65536, 16384, 600}}, ""))
 	add(EvWelcome, "after authenticate", Encode(EvWelcome, Welcome{Username: "Avi"}, "1"))
 	add(EvAck, "", Encode(EvAck, Ack{}, "1"))
 	add(EvAck, "of join", Encode(EvAck, Ack{Joined: []string{room, "Avi&<b>"}}, "a\"b"))

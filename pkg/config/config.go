@@ -60,9 +60,9 @@ func EnvName(name string) string {
 	return Prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// Load fills cfg, a pointer to a struct. The second argument is the program's name; args are the flags without it; env is os.LookupEnv or a
+// Load fills cfg, a pointer to a struct. args are the flags, without the program's name; env is os.LookupEnv or a
 // test's own. It returns flag.ErrHelp when help was asked for.
-func Load(cfg any, _ string, args []string, env func(string) (string, bool)) error {
+func Load(cfg any, args []string, env func(string) (string, bool)) error {
 	settings, err := walk(reflect.ValueOf(cfg).Elem())
 	if err != nil {
 		return err

@@ -74,7 +74,7 @@ func TestLoad(t *testing.T) {
 			var got settings
 			got.hidden.Wait = 7
 			c.want.hidden.Wait = 7
-			if err := config.Load(&got, "test", c.args, env(c.env...)); err != nil {
+			if err := config.Load(&got, c.args, env(c.env...)); err != nil {
 				t.Fatal(err)
 			}
 			if !reflect.DeepEqual(got, c.want) {
@@ -86,7 +86,7 @@ func TestLoad(t *testing.T) {
 
 func TestLoadNamesEveryMistake(t *testing.T) {
 	got := settings{err: errors.New("from Validate")}
-	err := config.Load(&got, "test",
+	err := config.Load(&got,
 		[]string{"stray", "--nothing", "value", "--count", "many", "--on=perhaps", "--wait", "5", "--nothing2=x", "--rate=x", "--http"},
 		env("PARLEY_BIG_NUMBER=1.5", "PARLEY_OFF=2"))
 	if err == nil {
@@ -108,7 +108,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"-h"}, {"--nothing", "--help"}} {
 		got := settings{err: errors.New("from Validate")}
-		if err := config.Load(&got, "test", args, env()); !errors.Is(err, flag.ErrHelp) {
+		if err := config.Load(&got, args, env()); !errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -143,7 +143,7 @@ func TestSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got settings
-	if err := config.Load(&got, "test", nil, env("PARLEY_KEY=file:"+path)); err != nil || got.Key.Reveal() != value {
+	if err := config.Load(&got, nil, env("PARLEY_KEY=file:"+path)); err != nil || got.Key.Reveal() != value {
 		t.Fatalf("%q, %v", got.Key.Reveal(), err)
 	}
 	var logged bytes.Buffer
@@ -158,7 +158,7 @@ func TestSecret(t *testing.T) {
 			t.Errorf("shown in %s", s)
 		}
 	}
-	if err := config.Load(&got, "test", []string{"--key=file:" + path + ".none"}, env()); !errors.Is(err, os.ErrNotExist) {
+	if err := config.Load(&got, []string{"--key=file:" + path + ".none"}, env()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
@@ -167,13 +167,13 @@ func TestMistakesOfTheProgram(t *testing.T) {
 	var badDefault struct {
 		N int `cfg:"n" default:"x"`
 	}
-	if err := config.Load(&badDefault, "test", nil, env()); err == nil {
+	if err := config.Load(&badDefault, nil, env()); err == nil {
 		t.Error("a default of the wrong type was accepted")
 	}
 	var badType struct {
 		M map[string]string `cfg:"m"`
 	}
-	if err := config.Load(&badType, "test", []string{"--m=x"}, env()); err == nil {
+	if err := config.Load(&badType, []string{"--m=x"}, env()); err == nil {
 		t.Error("a setting of an unsupported type was accepted")
 	}
 }
@@ -187,6 +187,6 @@ func FuzzLoad(f *testing.F) {
 			return // it would read files
 		}
 		var s settings
-		_ = config.Load(&s, "test", []string{a, b, c}, env()) // must return
+		_ = config.Load(&s, []string{a, b, c}, env()) // must return
 	})
 }

@@ -25,7 +25,7 @@ func TestSharedAndFixedSettings(t *testing.T) {
 	var c whole
 	env := map[string]string{"PARLEY_URL": "ignored", "PARLEY_LEVEL": "warn", "PARLEY_N": "three"}
 	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
-	err := config.Load(&c, "x", nil, lookup)
+	err := config.Load(&c, nil, lookup)
 	if err == nil || strings.Count(err.Error(), "PARLEY_N") != 1 {
 		t.Errorf("got %v", err)
 	}
@@ -33,10 +33,10 @@ func TestSharedAndFixedSettings(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	delete(env, "PARLEY_N")
-	if err := config.Load(&c, "x", []string{"--level", "debug"}, lookup); err != nil || c.B.Part.Level != "debug" || c.C.Part.Level != "debug" {
+	if err := config.Load(&c, []string{"--level", "debug"}, lookup); err != nil || c.B.Part.Level != "debug" || c.C.Part.Level != "debug" {
 		t.Errorf("got %+v, %v", c, err)
 	}
-	if err := config.Load(&c, "x", []string{"--url", "y"}, lookup); err == nil {
+	if err := config.Load(&c, []string{"--url", "y"}, lookup); err == nil {
 		t.Error("a fixed setting was taken from a flag")
 	}
 	var out bytes.Buffer

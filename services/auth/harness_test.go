@@ -51,7 +51,7 @@ func start(t *testing.T, sqlURL string, change ...func(*auth.Config)) *rig {
 func launch(t *testing.T, n *testx.Nats, sqlURL string, change ...func(*auth.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, n: n, nc: n.Connect(), reg: prometheus.NewRegistry()}
-	if err := config.Load(&r.cfg, "auth", nil, func(string) (string, bool) { return "", false }); err != nil {
+	if err := config.Load(&r.cfg, nil, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatal(err)
 	}
 	r.cfg.NATS.URL, r.cfg.SQL.URL = n.ClientURL(), sqlURL

@@ -175,7 +175,7 @@ func TestAdminPort(t *testing.T) {
 func TestStopsAtOnceWhileItWaits(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var cfg auth.Config
-	if err := config.Load(&cfg, "auth", nil, func(string) (string, bool) { return "", false }); err != nil {
+	if err := config.Load(&cfg, nil, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatal(err)
 	}
 	cfg.NATS.URL = fmt.Sprintf("nats://127.0.0.1:%d", testx.FreePort(t))

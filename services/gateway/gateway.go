@@ -277,9 +277,7 @@ func (s *Service) positions(ctx context.Context) ([]int64, error) {
 func (s *Service) drain(ctx context.Context) {
 	s.log.Info("draining", "connections", s.hub.Connections())
 	s.draining.Store(true)
-	if s.cfg.DrainWait > 0 {
-		time.Sleep(s.cfg.DrainWait)
-	}
+	pause(ctx, s.cfg.DrainWait)
 	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.Drain+5*time.Second)
 	defer cancel()
 	done := make(chan struct{})
@@ -290,10 +288,18 @@ func (s *Service) drain(ctx context.Context) {
 	s.hub.Drain(ctx, s.cfg.Drain)
 	<-done
 	for s.publisher.InFlight() > 0 && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond) // each ends within its own give-up time
+		pause(ctx, 10*time.Millisecond) // each ends within its own give-up time
 	}
 	s.hub.Wait(ctx)
 	s.log.Info("drained")
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 func (s *Service) closeAll() {

@@ -43,7 +43,7 @@ type replica struct {
 func settings(t testx.TB, natsURL, sqlURL string, change ...func(*history.Config)) history.Config {
 	t.Helper()
 	var cfg history.Config
-	if err := config.Load(&cfg, "history", nil, func(string) (string, bool) { return "", false }); err != nil {
+	if err := config.Load(&cfg, nil, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatalf("defaults: %v", err)
 	}
 	cfg.NATS.URL, cfg.SQL.URL = natsURL, sqlURL

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { testx.Main(m) }
 func load(t *testing.T, args ...string) (Config, error) {
 	t.Helper()
 	var cfg Config
-	err := config.Load(&cfg, "presence", args, func(string) (string, bool) { return "", false })
+	err := config.Load(&cfg, args, func(string) (string, bool) { return "", false })
 	return cfg, err
 }
 

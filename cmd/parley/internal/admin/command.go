@@ -96,7 +96,7 @@ func Main(ctx context.Context, args []string, env func(string) (string, bool), t
 	if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 		name, rest = rest[0], rest[1:]
 	}
-	switch err := config.Load(&cfg, "user", rest, env); {
+	switch err := config.Load(&cfg, rest, env); {
 	case errors.Is(err, flag.ErrHelp):
 		return printHelp(t.Out, &cfg)
 	case err != nil:

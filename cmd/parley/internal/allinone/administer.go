@@ -50,7 +50,7 @@ func Administer(ctx context.Context, data string, env func(string) (string, bool
 		}
 	}()
 	var cfg Config
-	if err := config.Load(&cfg, "serve", []string{"--data", data, "--log-level", "error"}, env); err != nil {
+	if err := config.Load(&cfg, []string{"--data", data, "--log-level", "error"}, env); err != nil {
 		return nil, nil, err
 	}
 	ns, err := startNATS(&cfg, cfg.Gateway.Obs.Logger("nats"))

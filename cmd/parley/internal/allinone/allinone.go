@@ -31,7 +31,7 @@ import (
 // for people goes to notes.
 func Main(ctx context.Context, args []string, env func(string) (string, bool), out, notes io.Writer) error {
 	var cfg Config
-	err := config.Load(&cfg, "serve", args, env)
+	err := config.Load(&cfg, args, env)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(out, "parley serve runs everything in one process. Settings (flag, environment variable, default, meaning):")
 		return config.Reference(out, &cfg)

@@ -17,7 +17,7 @@ import (
 func TestPublicReadyzCoversAllParts(t *testing.T) {
 	var cfg Config
 	args := []string{"--data", t.TempDir(), "--http", "127.0.0.1:0", "--log-level", "error"}
-	if err := config.Load(&cfg, "serve", args, func(string) (string, bool) { return "", false }); err != nil {
+	if err := config.Load(&cfg, args, func(string) (string, bool) { return "", false }); err != nil {
 		t.Fatal(err)
 	}
 	process := obs.NewRegistry()

@@ -86,7 +86,7 @@ func Main(ctx context.Context, args []string, env func(string) (string, bool), i
 			name, args = args[0], args[1:]
 		}
 	}
-	err := config.Load(&cfg, "chat", args, env)
+	err := config.Load(&cfg, args, env)
 	if errors.Is(err, flag.ErrHelp) || verb == "help" {
 		fmt.Fprint(out, help)
 		return config.Reference(out, &cfg)

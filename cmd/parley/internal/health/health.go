@@ -49,7 +49,7 @@ func Main(ctx context.Context, args []string, env func(string) (string, bool), o
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		url, args = args[0], args[1:]
 	}
-	err := config.Load(&cfg, "health", args, env)
+	err := config.Load(&cfg, args, env)
 	if errors.Is(err, flag.ErrHelp) || url == "help" {
 		fmt.Fprint(out, help)
 		return config.Reference(out, &cfg)

@@ -17,7 +17,7 @@ func main() { lifecycle.Exit("auth", run(os.Args[1:])) }
 
 func run(args []string) error {
 	var cfg auth.Config
-	switch err := config.Load(&cfg, "auth", args, os.LookupEnv); {
+	switch err := config.Load(&cfg, args, os.LookupEnv); {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Println("auth: users, logins and contacts. Settings (flag, variable, default):")
 		return config.Reference(os.Stdout, &cfg)

@@ -17,7 +17,7 @@ func main() { lifecycle.Exit("gateway", run()) }
 
 func run() error {
 	var cfg gateway.Config
-	if err := config.Load(&cfg, "gateway", os.Args[1:], os.LookupEnv); errors.Is(err, flag.ErrHelp) {
+	if err := config.Load(&cfg, os.Args[1:], os.LookupEnv); errors.Is(err, flag.ErrHelp) {
 		fmt.Println("gateway serves clients over HTTP and WebSocket. Settings (flag, variable, default):")
 		return config.Reference(os.Stdout, &cfg)
 	} else if err != nil {

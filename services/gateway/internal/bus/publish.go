@@ -145,9 +145,6 @@ func (m *Publication) Copied() bool {
 	return true
 }
 
-// Abandon forgets it: nobody waits any more. What went out may still be stored.
-func (m *Publication) Abandon() { m.pub.take(m) }
-
 func (p *Publisher) take(m *Publication) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -67,7 +67,7 @@ func serverPayloads() map[string]payload {
 	bare := &wire.Message{Sender: "Avi", Content: "x", Room: room, ID: "m-1", Seq: 7, SentAt: at}
 	return map[string]payload{
 		wire.EvWelcome: {wire.Welcome{}, nil, encode(wire.EvWelcome, "1", wire.Welcome{Username: "Avi", Session: "s", ServerTime: at, HeartbeatS: 25,
-			Limits: wire.Limits{FrameBytes: wire.DefaultFrameBytes, ContentBytes: wire.DefaultContentBytes, MessagesPerMinute: wire.DefaultMessagesPerMinute}})},
+			Limits: wire.Limits{FrameBytes: 65536, ContentBytes: 16384, MessagesPerMinute: 600}})},
 		wire.EvAck:            {wire.Ack{}, nil, encode(wire.EvAck, "1", wire.Ack{}, wire.Ack{Joined: []string{"*"}}, wire.Ack{Joined: []string{room}, Refused: []wire.Refusal{{Room: "a", Code: wire.InvalidArgument}}}, wire.Ack{Resume: "x"})},
 		wire.EvAccepted:       {wire.Message{}, []string{"sender", "content", "late"}, [][]byte{wire.AppendMessage(nil, m, true, "1"), wire.AppendMessage(nil, bare, true, "")}},
 		wire.EvReceived:       {wire.Message{}, nil, [][]byte{wire.AppendMessage(nil, m, false, ""), wire.AppendMessage(nil, bare, false, "")}},

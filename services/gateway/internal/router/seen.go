@@ -1,7 +1,5 @@
 package router
 
-import "math/bits"
-
 // seen remembers which seqs of one partition were routed: a bitmap in chunks, kept from a little below SQL's position
 // upwards. Not safe for concurrent use; the router's goroutine owns it.
 type seen struct {
@@ -66,14 +64,4 @@ func (s *seen) drop() {
 		oldest = min(oldest, k)
 	}
 	delete(s.chunks, oldest)
-}
-
-// count is the number of marked seqs.
-func (s *seen) count() (n int) {
-	for _, c := range s.chunks {
-		for _, w := range c {
-			n += bits.OnesCount64(w)
-		}
-	}
-	return n
 }

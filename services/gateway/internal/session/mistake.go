@@ -1,10 +1,9 @@
 package session
 
-import (
-	"time"
+import "time"
 
-	"parley.example/client/wire"
-)
+// badFramesAMinute is how many frames that make no sense a connection may send in a minute.
+const badFramesAMinute = 30
 
 // mistake counts the bad frames of a connection, a minute at a time.
 type mistake struct {
@@ -18,5 +17,5 @@ func (m *mistake) tooMany(now time.Time) bool {
 		m.since, m.n = now, 0
 	}
 	m.n++
-	return m.n > wire.DefaultBadFramesAMinute
+	return m.n > badFramesAMinute
 }

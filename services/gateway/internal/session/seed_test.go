@@ -496,13 +496,13 @@ func TestTooMuchEndsTheConnection(t *testing.T) {
 	}
 	c.ws.WantClose(wire.CloseRate.Code)
 	c = w.client()
-	for range 2 * wire.DefaultBadFramesAMinute {
+	for range 2 * badFramesAMinute {
 		c.ws.Send(`42["what"]`)
 	}
 	c.ws.WantClose(wire.CloseBadFrames.Code)
 	// By polling as well; what was said first is not lost.
 	p := w.site.Open()
-	p.Post("40\x1e" + strings.Repeat("42[\"what\"]\x1e", 2*wire.DefaultBadFramesAMinute) + "6")
+	p.Post("40\x1e" + strings.Repeat("42[\"what\"]\x1e", 2*badFramesAMinute) + "6")
 	if a := p.Get(); a.Status != http.StatusBadRequest {
 		t.Fatalf("got %+v", a)
 	}
@@ -513,12 +513,12 @@ func TestComingAndGoingWithoutAnEventIsCounted(t *testing.T) {
 	w := newSeedWorld(t, nil)
 	for name, packets := range map[string]string{"in and out": "41\x1e40", "another namespace": "40/other,"} {
 		c := w.client()
-		for range wire.DefaultBadFramesAMinute + 1 {
+		for range badFramesAMinute + 1 {
 			c.ws.Send(strings.Split(packets, "\x1e")...)
 		}
 		c.ws.WantClose(wire.CloseRate.Code)
 		p := w.site.Open()
-		p.Post("40\x1e" + strings.Repeat(packets+"\x1e", wire.DefaultBadFramesAMinute+1) + "6")
+		p.Post("40\x1e" + strings.Repeat(packets+"\x1e", badFramesAMinute+1) + "6")
 		if a := p.Get(); a.Status != http.StatusBadRequest {
 			t.Fatalf("%s: got %+v", name, a)
 		}
@@ -538,12 +538,12 @@ func TestComingAndGoingWithoutAnEventIsCounted(t *testing.T) {
 func TestTokensAreNotTriedForEver(t *testing.T) {
 	w := newSeedWorld(t, nil)
 	c := w.client()
-	for range 3 * wire.DefaultBadFramesAMinute { // one that ran out, for each room
+	for range 3 * badFramesAMinute { // one that ran out, for each room
 		if a := c.join("a.b.c", "Lisa", "Avi&Lisa"); a != `{"error":"Invalid JWT"}` {
 			t.Fatalf("got %s", a)
 		}
 	}
-	for i := range 2 * wire.DefaultBadFramesAMinute {
+	for i := range 2 * badFramesAMinute {
 		c.ws.Send(fmt.Sprintf(`42["join",{"room":"Avi&Lisa","client":"Lisa","jwt":"a.b.%d"}]`, i))
 	}
 	c.ws.WantClose(wire.CloseBadFrames.Code)

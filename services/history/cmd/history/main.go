@@ -17,7 +17,7 @@ func main() { lifecycle.Exit("history", run(os.Args[1:])) }
 
 func run(args []string) error {
 	var cfg history.Config
-	switch err := config.Load(&cfg, "history", args, os.LookupEnv); {
+	switch err := config.Load(&cfg, args, os.LookupEnv); {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Println("history: messages in SQL. Settings (flag, variable, default):")
 		return config.Reference(os.Stdout, &cfg)

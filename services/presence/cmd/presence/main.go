@@ -19,7 +19,7 @@ func main() { lifecycle.Exit("presence", run()) }
 
 func run() error {
 	var cfg presence.Config
-	err := config.Load(&cfg, "presence", os.Args[1:], os.LookupEnv)
+	err := config.Load(&cfg, os.Args[1:], os.LookupEnv)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Println("presence keeps track of who is online, in Redis. Settings (flag, environment, default):")
 		return config.Reference(os.Stdout, &cfg)
