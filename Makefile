@@ -10,11 +10,12 @@ CHAOS_SEED ?=
 CHAOS_RUN ?= .
 CHAOS_RACE ?= -race
 KUBERNETES ?=
+TO ?=
 
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot settings test-gowork-off clean
+.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot settings npm-package module-path test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -93,6 +94,13 @@ screenshot: ## draw the terminal client again, into docs/img/terminal.svg
 
 settings: ## write what parley config prints into docs/operations.md
 	cd cmd/parley && $(GO) test -count=1 -run '^TestOperationsListsEverySetting$$' . -write-settings
+
+npm-package: test-deps ## the JavaScript SDK with its types, as bin/parley-client-VERSION.tgz
+	@mkdir -p bin
+	cd client/js && PATH="$(CURDIR)/tests/browser/node_modules/.bin:$$PATH" npm pack --silent --pack-destination $(CURDIR)/bin
+
+module-path: ## rename all modules to where your copy lives: TO=github.com/you/parley
+	@.ci/module-path "$(TO)"
 
 test-gowork-off: ## build and vet every module by itself, as somebody who imports it does
 	@for m in $(MODULES); do echo "GOWORK=off $$m"; (cd $$m && GOWORK=off $(GO) build ./... && GOWORK=off $(GO) vet ./...) || exit 1; done

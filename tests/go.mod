@@ -3,6 +3,7 @@ module parley.example/tests
 go 1.26.0
 
 require (
+	golang.org/x/mod v0.43.0
 	parley.example/client v0.0.0
 	parley.example/pkg v0.0.0
 	parley.example/pkg/testx v0.0.0
