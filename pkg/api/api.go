@@ -1,43 +1,51 @@
-// Package api is the contract between the gateways and the services behind NATS: the subjects of the
-// requests, their JSON bodies and the events. Requests are served with nats.go's micro framework (see natsx.Serve) and
-// made with natsx.Call; failures are *wire.Error on both sides.
+// Package api is the contract between the gateways and the services behind NATS: the requests (see rpc.Endpoint), their JSON bodies and the events.
 //
 // Rule for changes: two versions run side by side during a rollout, so fields are added, never renamed or reused.
 package api
 
-import "parley.example/client/wire"
+import (
+	"time"
 
-// Request subjects: svc.<service>.<method>.
-const (
-	AuthRegister      = "svc.auth.register"
-	AuthLogin         = "svc.auth.login"
-	AuthRefresh       = "svc.auth.refresh"
-	AuthLogout        = "svc.auth.logout"
-	AuthUsed          = "svc.auth.used"
-	AuthCheck         = "svc.auth.check"
-	AuthEndLogins     = "svc.auth.end_logins"
-	AuthContacts      = "svc.auth.contacts"
-	AuthResolve       = "svc.auth.resolve"
-	AuthRelations     = "svc.auth.relations"
-	AuthDirectory     = "svc.auth.directory"
-	AuthPutContact    = "svc.auth.put_contact"
-	AuthDeleteContact = "svc.auth.delete_contact"
-	AuthPutBlock      = "svc.auth.put_block"
-	AuthDeleteBlock   = "svc.auth.delete_block"
+	"parley.example/pkg/rpc"
+)
 
-	HistoryCatchUp       = "svc.history.catch_up"
-	HistoryPage          = "svc.history.page"
-	HistoryConversations = "svc.history.conversations"
-	HistoryFind          = "svc.history.find"
-	HistoryRows          = "svc.history.rows"
-	HistoryMessages      = "svc.history.messages"
-	HistoryConfirm       = "svc.history.confirm"
-	HistoryRead          = "svc.history.read"
+// passwordTime is how long a request that hashes a password is waited for at least: in a storm of logins they queue in auth, for 12 s at most,
+// and one that is given up is hashed all the same.
+const passwordTime = 13 * time.Second
 
-	PresenceSessions  = "svc.presence.sessions"
-	PresenceHeartbeat = "svc.presence.heartbeat"
-	PresenceSnapshot  = "svc.presence.snapshot"
-	PresenceLastSeen  = "svc.presence.last_seen"
+// The requests.
+var (
+	AuthRegister      = rpc.Endpoint[Credentials, User]{Subject: "svc.auth.register", Patience: passwordTime}
+	AuthLogin         = rpc.Endpoint[Credentials, Tokens]{Subject: "svc.auth.login", Patience: passwordTime}
+	AuthRefresh       = rpc.Endpoint[RefreshRequest, Tokens]{Subject: "svc.auth.refresh"}
+	AuthLogout        = rpc.Endpoint[LogoutRequest, Empty]{Subject: "svc.auth.logout"}
+	AuthUsed          = rpc.Endpoint[UsedRequest, Empty]{Subject: "svc.auth.used"}
+	AuthCheck         = rpc.Endpoint[Credentials, CheckResponse]{Subject: "svc.auth.check", Patience: passwordTime}
+	AuthEndLogins     = rpc.Endpoint[EndLoginsRequest, EndLoginsResponse]{Subject: "svc.auth.end_logins"}
+	AuthContacts      = rpc.Endpoint[ContactsRequest, ContactsPage]{Subject: "svc.auth.contacts"}
+	AuthResolve       = rpc.Endpoint[ResolveRequest, ResolveResponse]{Subject: "svc.auth.resolve"}
+	AuthRelations     = rpc.Endpoint[RelationsRequest, Relations]{Subject: "svc.auth.relations"}
+	AuthDirectory     = rpc.Endpoint[DirectoryRequest, DirectoryResponse]{Subject: "svc.auth.directory"}
+	AuthPutContact    = rpc.Endpoint[PairRequest, PairResponse]{Subject: "svc.auth.put_contact"}
+	AuthDeleteContact = rpc.Endpoint[PairRequest, Empty]{Subject: "svc.auth.delete_contact"}
+	AuthPutBlock      = rpc.Endpoint[PairRequest, Empty]{Subject: "svc.auth.put_block"}
+	AuthDeleteBlock   = rpc.Endpoint[PairRequest, Empty]{Subject: "svc.auth.delete_block"}
+
+	HistoryCatchUp       = rpc.Endpoint[CatchUpRequest, CatchUpResponse]{Subject: "svc.history.catch_up"}
+	HistoryPage          = rpc.Endpoint[PageRequest, PageResponse]{Subject: "svc.history.page"}
+	HistoryConversations = rpc.Endpoint[ConversationsRequest, ConversationsPage]{Subject: "svc.history.conversations"}
+	HistoryFind          = rpc.Endpoint[FindRequest, FindResponse]{Subject: "svc.history.find"}
+	HistoryRows          = rpc.Endpoint[RowsRequest, RowsResponse]{Subject: "svc.history.rows"}
+	HistoryMessages      = rpc.Endpoint[MessagesRequest, MessagesResponse]{Subject: "svc.history.messages"}
+	HistoryConfirm       = rpc.Endpoint[ConfirmRequest, Empty]{Subject: "svc.history.confirm"}
+	HistoryRead          = rpc.Endpoint[ReadRequest, ReadResponse]{Subject: "svc.history.read"}
+	HistoryMarks         = rpc.Endpoint[MarksRequest, MarksResponse]{Subject: "svc.history.marks"}
+
+	PresenceSessions  = rpc.Endpoint[SessionsRequest, Empty]{Subject: "svc.presence.sessions"}
+	PresenceHeartbeat = rpc.Endpoint[HeartbeatRequest, HeartbeatResponse]{Subject: "svc.presence.heartbeat"}
+	PresenceResync    = rpc.Endpoint[ResyncRequest, Empty]{Subject: "svc.presence.resync"}
+	PresenceSnapshot  = rpc.Endpoint[SnapshotRequest, SnapshotResponse]{Subject: "svc.presence.snapshot"}
+	PresenceLastSeen  = rpc.Endpoint[LastSeenRequest, LastSeenResponse]{Subject: "svc.presence.last_seen"}
 )
 
 // KV buckets. Auth writes them, gateways watch them.
@@ -463,6 +471,3 @@ type ReadResponse struct {
 	// Behind: SQL did not get to the request's seq within the service's patience (1 s); the marker went as far as SQL does.
 	Behind bool `json:"behind,omitempty"`
 }
-
-// ErrUnavailable is what callers see when a service or its store does not answer.
-var ErrUnavailable = wire.E(wire.Unavailable, "a service that this needs is away; try again later")

@@ -1,8 +1,5 @@
 package api
 
-// HistoryMarks asks what the delivered and read marks are.
-const HistoryMarks = "svc.history.marks"
-
 // Mark is how far User has got in the room with Peer. 0: not told of here, or nothing yet.
 type Mark struct {
 	User      string `json:"u"`

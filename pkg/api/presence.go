@@ -94,9 +94,6 @@ const (
 	PresenceListMax     = 1000 // changes in one Changes
 )
 
-// PresenceResync is the subject of ResyncRequest.
-const PresenceResync = "svc.presence.resync"
-
 // Changes is published on presence.<shard>: users who came online or went offline, in order. Versions are dense
 // within an epoch, so a missing batch shows and is answered with a snapshot. An empty List says that the epoch is new (Settling)
 // or has just settled (ask for a snapshot).

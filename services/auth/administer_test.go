@@ -45,7 +45,7 @@ func TestAdministration(t *testing.T) {
 			}
 			r.register(bob)
 			login := func(pw string) (api.Tokens, error) {
-				return try[api.Tokens](r, api.AuthLogin, api.Credentials{Username: ann, Password: pw})
+				return try(r, api.AuthLogin, api.Credentials{Username: ann, Password: pw})
 			}
 			old, err := login("a long password")
 			if err != nil {
@@ -57,14 +57,14 @@ func TestAdministration(t *testing.T) {
 			if n, err := a.SetPassword(t.Context(), "ann"+fmt.Sprint(i), "a better password"); n != 2 || err != nil {
 				t.Errorf("ended %d logins, %v", n, err)
 			}
-			r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: old.RefreshToken})
+			r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: old.RefreshToken})
 			if _, err := login("a long password"); code(err) != wire.Unauthenticated {
 				t.Errorf("the old password: %v", err)
 			}
 			if _, err := login("a better password"); err != nil {
 				t.Errorf("the new password: %v", err)
 			}
-			ask[api.Empty](r, api.AuthPutBlock, api.PairRequest{Username: ann, Peer: bob})
+			ask(r, api.AuthPutBlock, api.PairRequest{Username: ann, Peer: bob})
 			p, err := a.Personal(t.Context(), ann)
 			if err != nil || p.Account.Username != ann || len(p.Logins) != 1 || len(p.Blocks) != 1 || p.Blocks[0].Username != bob {
 				t.Errorf("personal: %+v, %v", p, err)

@@ -8,6 +8,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/services/auth"
 )
 
@@ -18,7 +19,7 @@ func (r *rig) pages(user, prefix string, limit int) (all []string) {
 	r.t.Helper()
 	after := ""
 	for {
-		p := ask[api.ContactsPage](r, api.AuthContacts, api.ContactsRequest{Username: user, Prefix: prefix, After: after, Limit: limit})
+		p := ask(r, api.AuthContacts, api.ContactsRequest{Username: user, Prefix: prefix, After: after, Limit: limit})
 		if len(p.Usernames) > limit {
 			r.t.Fatalf("%d contacts in a page of %d", len(p.Usernames), limit)
 		}
@@ -48,25 +49,25 @@ func TestContactsOfEverybody(t *testing.T) {
 		same(t, r.pages("zoe", "É", 10), "Éva")
 		same(t, r.pages("zoe", "x_", 10), "x_y") // no wildcard
 
-		ask[api.Empty](r, api.AuthPutBlock, api.PairRequest{Username: "Avi", Peer: "LISA"})
+		ask(r, api.AuthPutBlock, api.PairRequest{Username: "Avi", Peer: "LISA"})
 		same(t, r.pages("Avi", "l", 10))
 		same(t, r.pages("lisa", "avi", 10))
-		ask[api.Empty](r, api.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "lisa"})
+		ask(r, api.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "lisa"})
 		same(t, r.pages("Avi", "l", 10), "lisa")
 
 		among := func(names ...string) api.ContactsRequest { return api.ContactsRequest{Username: "Avi", Among: names} }
-		same(t, ask[api.ContactsPage](r, api.AuthContacts, among("Zoe", "nobody", "Éva", "Avi", "a.b", "Zoe", "x_")).Usernames, "a.b", "Zoe", "Éva")
-		same(t, ask[api.ContactsPage](r, api.AuthContacts, among("nobody")).Usernames)
-		r.refused(wire.TooLarge, api.AuthContacts, among(make([]string, 1001)...))
+		same(t, ask(r, api.AuthContacts, among("Zoe", "nobody", "Éva", "Avi", "a.b", "Zoe", "x_")).Usernames, "a.b", "Zoe", "Éva")
+		same(t, ask(r, api.AuthContacts, among("nobody")).Usernames)
+		r.refused(wire.TooLarge, api.AuthContacts.Subject, among(make([]string, 1001)...))
 
 		for _, q := range []api.ContactsRequest{{Prefix: "a\x00"}, {After: "\x00"}, {Limit: -1}, {Prefix: strings.Repeat("x", 5000)}, {Among: []string{"lisa", "\x00"}}} {
 			q.Username = "Avi"
-			r.refused(wire.InvalidArgument, api.AuthContacts, q)
+			r.refused(wire.InvalidArgument, api.AuthContacts.Subject, q)
 		}
 		for _, n := range []string{"", "Nobody", "*", "a\x00"} {
-			r.refused(wire.UnknownUser, api.AuthContacts, api.ContactsRequest{Username: n})
+			r.refused(wire.UnknownUser, api.AuthContacts.Subject, api.ContactsRequest{Username: n})
 		}
-		if p := ask[api.ContactsPage](r, api.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 1_000_000}); len(p.Usernames) != 8 {
+		if p := ask(r, api.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 1_000_000}); len(p.Usernames) != 8 {
 			t.Fatalf("%d contacts", len(p.Usernames))
 		}
 
@@ -79,7 +80,7 @@ func TestContactsOfEverybody(t *testing.T) {
 			same(t, r.pages("zoe", "luka", limit), "Łukasz")
 		}
 		same(t, r.pages("zoe", "ilker", 1), "İlker")
-		if p := ask[api.ContactsPage](r, api.AuthContacts, api.ContactsRequest{Username: "Avi", Prefix: "jere", After: "a"}); len(p.Usernames) != 2 {
+		if p := ask(r, api.AuthContacts, api.ContactsRequest{Username: "Avi", Prefix: "jere", After: "a"}); len(p.Usernames) != 2 {
 			t.Errorf("from a place before the first: %q", p.Usernames)
 		}
 		same(t, r.pages("zoe", "%", 10))
@@ -91,9 +92,9 @@ func TestResolveAndDirectory(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url, func(c *auth.Config) { c.DirectoryLimit = 3 })
 		r.register("Avi", "lisa", "Straße")
-		got := ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{Names: []string{"AVI", "nobody", "avi", "", "*", "a\x00", "STRASSE", "Lisa"}})
+		got := ask(r, api.AuthResolve, api.ResolveRequest{Names: []string{"AVI", "nobody", "avi", "", "*", "a\x00", "STRASSE", "Lisa"}})
 		same(t, got.Usernames, "Avi", "", "Avi", "", "", "", "Straße", "lisa")
-		if got := ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{}); len(got.Usernames) != 0 {
+		if got := ask(r, api.AuthResolve, api.ResolveRequest{}); len(got.Usernames) != 0 {
 			t.Fatalf("resolved %q", got.Usernames)
 		}
 		if got.Erased != nil {
@@ -103,18 +104,18 @@ func TestResolveAndDirectory(t *testing.T) {
 		if err := r.admin().Erase(t.Context(), "mona"); err != nil {
 			t.Fatal(err)
 		}
-		got = ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{Names: []string{"*", "MONA", "avi", "nobody"}})
+		got = ask(r, api.AuthResolve, api.ResolveRequest{Names: []string{"*", "MONA", "avi", "nobody"}})
 		same(t, got.Usernames, "", "", "Avi", "")
 		same(t, got.Erased, "", "Mona", "", "")
-		r.refused(wire.TooLarge, api.AuthResolve, api.ResolveRequest{Names: make([]string, 1001)})
+		r.refused(wire.TooLarge, api.AuthResolve.Subject, api.ResolveRequest{Names: make([]string, 1001)})
 
-		d := ask[api.DirectoryResponse](r, api.AuthDirectory, api.Empty{})
+		d := ask(r, api.AuthDirectory, api.DirectoryRequest{})
 		if d.Total != 3 || d.Limit != 3 || d.Mode != api.Everyone || d.Version == 0 {
 			t.Fatalf("directory %+v", d)
 		}
 		same(t, d.Usernames, "Avi", "lisa", "Straße")
 		r.register("Zoe")
-		if d := ask[api.DirectoryResponse](r, api.AuthDirectory, api.Empty{}); d.Total != 4 || d.Usernames != nil {
+		if d := ask(r, api.AuthDirectory, api.DirectoryRequest{}); d.Total != 4 || d.Usernames != nil {
 			t.Fatalf("directory %+v", d)
 		}
 	})
@@ -127,13 +128,13 @@ func TestRosterNeedsConsent(t *testing.T) {
 		ev := r.events()
 		put := func(user, peer, want string) {
 			t.Helper()
-			if got := ask[api.PairResponse](r, api.AuthPutContact, api.PairRequest{Username: user, Peer: peer}).State; got != want {
+			if got := ask(r, api.AuthPutContact, api.PairRequest{Username: user, Peer: peer}).State; got != want {
 				t.Fatalf("%s asks %s: %q, want %q", user, peer, got, want)
 			}
 		}
 		contacts := func(user string) []string {
 			t.Helper()
-			rel := ask[api.Relations](r, api.AuthRelations, api.RelationsRequest{Username: user})
+			rel := ask(r, api.AuthRelations, api.RelationsRequest{Username: user})
 			if rel.Mode != api.Roster {
 				t.Fatalf("mode %q", rel.Mode)
 			}
@@ -142,7 +143,7 @@ func TestRosterNeedsConsent(t *testing.T) {
 			}
 			return rel.Contacts
 		}
-		version := func() int64 { return ask[api.DirectoryResponse](r, api.AuthDirectory, api.Empty{}).Version }
+		version := func() int64 { return ask(r, api.AuthDirectory, api.DirectoryRequest{}).Version }
 
 		v := version()
 		put("Avi", "lisa", "requested")
@@ -159,7 +160,7 @@ func TestRosterNeedsConsent(t *testing.T) {
 		}
 		v = version()
 
-		ask[api.Empty](r, api.AuthDeleteContact, api.PairRequest{Username: "Lisa", Peer: "Avi"})
+		ask(r, api.AuthDeleteContact, api.PairRequest{Username: "Lisa", Peer: "Avi"})
 		next(t, ev, api.DirectoryEvent{Kind: api.EventContactRemoved, Username: "Lisa", Peer: "Avi"})
 		same(t, contacts("Avi"))
 		if version() == v {
@@ -169,7 +170,7 @@ func TestRosterNeedsConsent(t *testing.T) {
 		put("Avi", "Lisa", "requested")
 		put("Lisa", "Avi", "contact")
 		next(t, ev, api.DirectoryEvent{Kind: api.EventContactAdded, Username: "Lisa", Peer: "Avi"})
-		ask[api.Empty](r, api.AuthPutBlock, api.PairRequest{Username: "Lisa", Peer: "Avi"})
+		ask(r, api.AuthPutBlock, api.PairRequest{Username: "Lisa", Peer: "Avi"})
 		next(t, ev, api.DirectoryEvent{Kind: api.EventRelations, Username: "Lisa", Peer: "Avi"})
 		next(t, ev, api.DirectoryEvent{Kind: api.EventContactRemoved, Username: "Lisa", Peer: "Avi"})
 		same(t, contacts("Avi"))
@@ -178,15 +179,15 @@ func TestRosterNeedsConsent(t *testing.T) {
 		put("Avi", "Lisa", "requested")
 		put("Lisa", "Avi", "requested")
 		same(t, contacts("Avi"))
-		rel := ask[api.Relations](r, api.AuthRelations, api.RelationsRequest{Username: "Avi"})
+		rel := ask(r, api.AuthRelations, api.RelationsRequest{Username: "Avi"})
 		same(t, rel.BlockedBy, "Lisa")
-		same(t, ask[api.Relations](r, api.AuthRelations, api.RelationsRequest{Username: "lisa"}).Blocked, "Avi")
+		same(t, ask(r, api.AuthRelations, api.RelationsRequest{Username: "lisa"}).Blocked, "Avi")
 
-		for _, subj := range []string{api.AuthPutContact, api.AuthDeleteContact, api.AuthPutBlock, api.AuthDeleteBlock} {
+		for _, subj := range []string{api.AuthPutContact.Subject, api.AuthDeleteContact.Subject, api.AuthPutBlock.Subject, api.AuthDeleteBlock.Subject} {
 			r.refused(wire.InvalidArgument, subj, api.PairRequest{Username: "Avi", Peer: "aVi"})
 			r.refused(wire.UnknownUser, subj, api.PairRequest{Username: "Nobody", Peer: "Avi"})
 			for _, n := range []string{"Nobody", "*", "a\x00"} {
-				if _, err := try[api.PairResponse](r, subj, api.PairRequest{Username: "Avi", Peer: n}); err != nil {
+				if _, err := try(r, rpc.Endpoint[api.PairRequest, api.PairResponse]{Subject: subj}, api.PairRequest{Username: "Avi", Peer: n}); err != nil {
 					t.Fatalf("%s of %q tells: %v", subj, n, err)
 				}
 			}
@@ -204,7 +205,7 @@ func TestCrossingRequests(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, p := range []api.PairRequest{{Username: "Avi", Peer: "Lisa"}, {Username: "Lisa", Peer: "Avi"}} {
 				wg.Go(func() {
-					resp, err := try[api.PairResponse](r, api.AuthPutContact, p)
+					resp, err := try(r, api.AuthPutContact, p)
 					if err != nil {
 						t.Errorf("put: %v", err)
 					}
@@ -216,7 +217,7 @@ func TestCrossingRequests(t *testing.T) {
 				t.Fatalf("round %d: %s, %s", i, a, b)
 			}
 			same(t, r.pages("Avi", "", 10), "Lisa")
-			ask[api.Empty](r, api.AuthDeleteContact, api.PairRequest{Username: "Avi", Peer: "Lisa"})
+			ask(r, api.AuthDeleteContact, api.PairRequest{Username: "Avi", Peer: "Lisa"})
 		}
 	})
 }

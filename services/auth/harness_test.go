@@ -14,7 +14,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/config"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/services/auth"
@@ -76,25 +76,23 @@ func launch(t *testing.T, n *testx.Nats, sqlURL string, change ...func(*auth.Con
 }
 
 // ask makes a request that must succeed.
-func ask[Resp any](r *rig, subj string, req any) Resp {
+func ask[Req, Resp any](r *rig, e rpc.Endpoint[Req, Resp], req Req) Resp {
 	r.t.Helper()
-	resp, err := try[Resp](r, subj, req)
+	resp, err := try(r, e, req)
 	if err != nil {
-		r.t.Fatalf("%s: %v", subj, err)
+		r.t.Fatalf("%s: %v", e.Subject, err)
 	}
 	return resp
 }
 
-func try[Resp any](r *rig, subj string, req any) (Resp, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	return natsx.Call[Resp](ctx, r.nc, subj, req)
+func try[Req, Resp any](r *rig, e rpc.Endpoint[Req, Resp], req Req) (Resp, error) {
+	return e.Call(context.Background(), rpc.Caller{Conn: r.nc, Timeout: 15 * time.Second}, req)
 }
 
-// refused makes a request that must fail with this code.
+// refused makes a request, of any form, that must fail with this code.
 func (r *rig) refused(code wire.Code, subj string, req any) *wire.Error {
 	r.t.Helper()
-	_, err := try[json.RawMessage](r, subj, req)
+	_, err := try(r, rpc.Endpoint[any, json.RawMessage]{Subject: subj}, req)
 	var e *wire.Error
 	if !errors.As(err, &e) || e.Code != code {
 		r.t.Fatalf("%s answers %v, want %s", subj, err, code)
@@ -105,7 +103,7 @@ func (r *rig) refused(code wire.Code, subj string, req any) *wire.Error {
 func (r *rig) register(names ...string) {
 	r.t.Helper()
 	for _, n := range names {
-		if u := ask[api.User](r, api.AuthRegister, api.Credentials{Username: n, Password: "password of " + n}); u.Username != n {
+		if u := ask(r, api.AuthRegister, api.Credentials{Username: n, Password: "password of " + n}); u.Username != n {
 			r.t.Fatalf("registered %q as %q", n, u.Username)
 		}
 	}
@@ -113,7 +111,7 @@ func (r *rig) register(names ...string) {
 
 func (r *rig) login(name string) api.Tokens {
 	r.t.Helper()
-	return ask[api.Tokens](r, api.AuthLogin, api.Credentials{Username: name, Password: "password of " + name})
+	return ask(r, api.AuthLogin, api.Credentials{Username: name, Password: "password of " + name})
 }
 
 // events collects what the service announces from now on.

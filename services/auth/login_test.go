@@ -68,7 +68,7 @@ func TestRegisterAndLogIn(t *testing.T) {
 		r.register("Avi")
 		next(t, ev, api.DirectoryEvent{Kind: api.EventRegistered, Username: "Avi"})
 
-		tok := ask[api.Tokens](r, api.AuthLogin, api.Credentials{Username: "aVI", Password: "password of Avi"})
+		tok := ask(r, api.AuthLogin, api.Credentials{Username: "aVI", Password: "password of Avi"})
 		if tok.Username != "Avi" || tok.ExpiresIn != 900 || tok.RefreshToken == "" {
 			t.Fatalf("tokens %+v", tok)
 		}
@@ -80,11 +80,11 @@ func TestRegisterAndLogIn(t *testing.T) {
 			t.Fatalf("two logins: %+v, %+v", c, again)
 		}
 
-		seed := ask[api.Tokens](r, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: token.ScopeSeed})
+		seed := ask(r, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: token.ScopeSeed})
 		if c := r.verify(seed.AccessToken); c.Scope != token.ScopeSeed || c.Expires.Sub(c.Issued) != 30*24*time.Hour || seed.RefreshToken != "" {
 			t.Fatalf("seed token %+v, claims %+v", seed, c)
 		}
-		r.refused(wire.InvalidArgument, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: "admin"})
+		r.refused(wire.InvalidArgument, api.AuthLogin.Subject, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: "admin"})
 		if ok := r.metric("parley_auth_logins_total", "ok"); ok != 3 {
 			t.Fatalf("%v logins counted", ok)
 		}
@@ -95,16 +95,16 @@ func TestNamesThatCannotBeRegistered(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url)
 		for _, n := range []string{"", " ", "*", ">", "a&b", "../x", "a b", "a\x00b", "😀", "a\u202eb", "\u202eabc", "-a", ".a", "a/b", strings.Repeat("x", 65), "a\tb", "$a", "a$b", "\u0301a"} {
-			r.refused(wire.InvalidUsername, api.AuthRegister, api.Credentials{Username: n, Password: "long enough"})
+			r.refused(wire.InvalidUsername, api.AuthRegister.Subject, api.Credentials{Username: n, Password: "long enough"})
 		}
 		r.register("a.b", strings.Repeat("é", 64), "אבי", "عمر", "O-Neill_3@x+y", "Straße")
 		for _, n := range []string{"A.B", strings.Repeat("É", 64), strings.Repeat("e\u0301", 64), "STRASSE", "ａ.ｂ"} {
-			r.refused(wire.UsernameTaken, api.AuthRegister, api.Credentials{Username: n, Password: "long enough"})
+			r.refused(wire.UsernameTaken, api.AuthRegister.Subject, api.Credentials{Username: n, Password: "long enough"})
 		}
 		for _, p := range []string{"", "1234567", "äöüÄÖÜß", strings.Repeat("x", 1025)} {
-			r.refused(wire.InvalidArgument, api.AuthRegister, api.Credentials{Username: "Somebody", Password: p})
+			r.refused(wire.InvalidArgument, api.AuthRegister.Subject, api.Credentials{Username: "Somebody", Password: p})
 		}
-		ask[api.User](r, api.AuthRegister, api.Credentials{Username: "Somebody", Password: strings.Repeat("x", 1024)})
+		ask(r, api.AuthRegister, api.Credentials{Username: "Somebody", Password: strings.Repeat("x", 1024)})
 	})
 }
 
@@ -115,7 +115,7 @@ func TestOneOfManyGetsAName(t *testing.T) {
 		got := make(chan string, 8)
 		for _, n := range []string{"Same", "same", "SAME", "sAme", "saMe", "samE", "SAme", "saME"} {
 			wg.Go(func() {
-				u, err := try[api.User](r, api.AuthRegister, api.Credentials{Username: n, Password: "long enough"})
+				u, err := try(r, api.AuthRegister, api.Credentials{Username: n, Password: "long enough"})
 				if err == nil {
 					got <- u.Username
 				} else if wire.AsError(err).Code != wire.UsernameTaken {
@@ -135,7 +135,7 @@ func TestWrongCredentialsAnswerAlike(t *testing.T) {
 	r.register("Avi")
 	cost := func(name, pw string) (float64, *wire.Error) {
 		before := r.metric("parley_auth_hashes_total", "")
-		e := r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: name, Password: pw, Address: "192.0.2.1"})
+		e := r.refused(wire.Unauthenticated, api.AuthLogin.Subject, api.Credentials{Username: name, Password: pw, Address: "192.0.2.1"})
 		return r.metric("parley_auth_hashes_total", "") - before, e
 	}
 	n1, e1 := cost("Avi", "not the password")
@@ -157,16 +157,16 @@ func TestLogout(t *testing.T) {
 		tok, other, lisa := r.login("Avi"), r.login("Avi"), r.login("Lisa")
 		c := r.verify(tok.AccessToken)
 		for range 2 { // repeating does no harm
-			ask[api.Empty](r, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
+			ask(r, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
 			if !r.revoked("sid." + c.SID) {
 				t.Fatal("not revoked")
 			}
 		}
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken})
-		ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: other.RefreshToken})
-		ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: lisa.RefreshToken})
+		r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: tok.RefreshToken})
+		ask(r, api.AuthRefresh, api.RefreshRequest{RefreshToken: other.RefreshToken})
+		ask(r, api.AuthRefresh, api.RefreshRequest{RefreshToken: lisa.RefreshToken})
 		for _, bad := range []string{"", "a.b", "*", ">", "a b", strings.Repeat("x", 65)} {
-			r.refused(wire.InvalidArgument, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: bad})
+			r.refused(wire.InvalidArgument, api.AuthLogout.Subject, api.LogoutRequest{Username: "Avi", SID: bad})
 		}
 	})
 }
@@ -175,7 +175,7 @@ func TestRevocationsRunOutWithTheirTokens(t *testing.T) {
 	r := start(t, "sqlite:"+t.TempDir()+"/auth.db")
 	r.register("Avi")
 	c := r.verify(r.login("Avi").AccessToken)
-	ask[api.Empty](r, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
+	ask(r, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
 	js, err := jetstream.New(r.nc)
 	if err != nil {
 		t.Fatal(err)
@@ -212,12 +212,12 @@ func TestDisableAndErase(t *testing.T) {
 		if !r.revoked("user." + subject.Token("Avi")) {
 			t.Fatal("the tokens live on")
 		}
-		if !ask[api.Relations](r, api.AuthRelations, api.RelationsRequest{Username: "Avi"}).Disabled {
+		if !ask(r, api.AuthRelations, api.RelationsRequest{Username: "Avi"}).Disabled {
 			t.Fatal("not disabled")
 		}
-		r.refused(wire.Forbidden, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi"})
-		r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: "Avi", Password: "guess"})
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken})
+		r.refused(wire.Forbidden, api.AuthLogin.Subject, api.Credentials{Username: "Avi", Password: "password of Avi"})
+		r.refused(wire.Unauthenticated, api.AuthLogin.Subject, api.Credentials{Username: "Avi", Password: "guess"})
+		r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: tok.RefreshToken})
 		if err := r.admin().SetDisabled(ctx, "Avi", false); err != nil {
 			t.Fatal(err)
 		}
@@ -229,9 +229,9 @@ func TestDisableAndErase(t *testing.T) {
 		}
 		next(t, ev, api.DirectoryEvent{Kind: api.EventRelations, Username: "Avi"})
 		next(t, ev, api.DirectoryEvent{Kind: api.EventErased, Username: "Avi"})
-		r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi"})
-		r.refused(wire.UsernameTaken, api.AuthRegister, api.Credentials{Username: "AVI", Password: "long enough"})
-		if got := ask[api.ResolveResponse](r, api.AuthResolve, api.ResolveRequest{Names: []string{"Avi", "lisa"}}).Usernames; got[0] != "" || got[1] != "Lisa" {
+		r.refused(wire.Unauthenticated, api.AuthLogin.Subject, api.Credentials{Username: "Avi", Password: "password of Avi"})
+		r.refused(wire.UsernameTaken, api.AuthRegister.Subject, api.Credentials{Username: "AVI", Password: "long enough"})
+		if got := ask(r, api.AuthResolve, api.ResolveRequest{Names: []string{"Avi", "lisa"}}).Usernames; got[0] != "" || got[1] != "Lisa" {
 			t.Fatalf("resolved %q", got)
 		}
 		if err := r.admin().Erase(ctx, "Avi"); err == nil {
@@ -248,19 +248,19 @@ func TestDemoUsers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		d := ask[api.DirectoryResponse](r, api.AuthDirectory, api.Empty{})
+		d := ask(r, api.AuthDirectory, api.DirectoryRequest{})
 		if got := strings.Join(d.Usernames, " "); got != "Admin Avi Era Leonid Lisa Tsahi" {
 			t.Fatalf("users: %s", got)
 		}
-		lisa := ask[api.Tokens](r, api.AuthLogin, api.Credentials{Username: "Lisa", Password: "TestMe"})
+		lisa := ask(r, api.AuthLogin, api.Credentials{Username: "Lisa", Password: "TestMe"})
 		if c := r.verify(lisa.AccessToken); strings.Contains(c.Scope, token.ScopeAdmin) {
 			t.Fatalf("scope %q", c.Scope)
 		}
-		admin := ask[api.Tokens](r, api.AuthLogin, api.Credentials{Username: "Admin", Password: "AdminPassword"})
+		admin := ask(r, api.AuthLogin, api.Credentials{Username: "Admin", Password: "AdminPassword"})
 		if c := r.verify(admin.AccessToken); c.Scope != "native admin" {
 			t.Fatalf("scope %q", c.Scope)
 		}
-		r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: "Leonid", Password: ""})
+		r.refused(wire.Unauthenticated, api.AuthLogin.Subject, api.Credentials{Username: "Leonid", Password: ""})
 	})
 }
 
@@ -275,7 +275,7 @@ func TestThrottle(t *testing.T) {
 		limited := func(name func(i int) string, addr string, free int) {
 			t.Helper()
 			for i := range 30 {
-				_, err := try[api.Tokens](r, api.AuthLogin, api.Credentials{Username: name(i), Password: "guess", Address: addr})
+				_, err := try(r, api.AuthLogin, api.Credentials{Username: name(i), Password: "guess", Address: addr})
 				switch e := wire.AsError(err); {
 				case e.Code == wire.RateLimited && i >= free && e.RetryAfterMS > 0:
 					return
@@ -290,7 +290,7 @@ func TestThrottle(t *testing.T) {
 		r.login("Lisa")               // others are not concerned
 		limited(one("Nobody"), "", 3) // unknown names answer alike
 		limited(func(i int) string { return fmt.Sprintf("Guess%d", i) }, "2001:db8::1", 6)
-		r.refused(wire.Unauthenticated, api.AuthLogin, api.Credentials{Username: "Else", Password: "guess", Address: "2001:db8:0:1::2"})
+		r.refused(wire.Unauthenticated, api.AuthLogin.Subject, api.Credentials{Username: "Else", Password: "guess", Address: "2001:db8:0:1::2"})
 	})
 }
 
@@ -301,7 +301,7 @@ func TestTheQueueForHashesIsBounded(t *testing.T) {
 	codes := make(chan wire.Code, 30)
 	for range 30 {
 		wg.Go(func() {
-			_, err := try[api.Tokens](r, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi"})
+			_, err := try(r, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi"})
 			if err != nil {
 				e := wire.AsError(err)
 				if e.Code == wire.RateLimited && e.RetryAfterMS < 1 {

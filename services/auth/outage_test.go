@@ -69,17 +69,17 @@ func TestSQLGoesAndComes(t *testing.T) {
 		subj string
 		req  any
 	}{
-		{api.AuthRegister, api.Credentials{Username: "Era", Password: "long enough"}},
-		{api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi"}},
-		{api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken}},
-		{api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: "x"}},
-		{api.AuthContacts, api.ContactsRequest{Username: "Avi"}},
-		{api.AuthResolve, api.ResolveRequest{Names: []string{"avi"}}},
-		{api.AuthRelations, api.RelationsRequest{Username: "Avi"}},
-		{api.AuthDirectory, api.Empty{}},
-		{api.AuthPutContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}},
-		{api.AuthPutBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}},
-		{api.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}},
+		{api.AuthRegister.Subject, api.Credentials{Username: "Era", Password: "long enough"}},
+		{api.AuthLogin.Subject, api.Credentials{Username: "Avi", Password: "password of Avi"}},
+		{api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: tok.RefreshToken}},
+		{api.AuthLogout.Subject, api.LogoutRequest{Username: "Avi", SID: "x"}},
+		{api.AuthContacts.Subject, api.ContactsRequest{Username: "Avi"}},
+		{api.AuthResolve.Subject, api.ResolveRequest{Names: []string{"avi"}}},
+		{api.AuthRelations.Subject, api.RelationsRequest{Username: "Avi"}},
+		{api.AuthDirectory.Subject, api.Empty{}},
+		{api.AuthPutContact.Subject, api.PairRequest{Username: "Avi", Peer: "Lisa"}},
+		{api.AuthPutBlock.Subject, api.PairRequest{Username: "Avi", Peer: "Lisa"}},
+		{api.AuthDeleteBlock.Subject, api.PairRequest{Username: "Avi", Peer: "Lisa"}},
 	} {
 		r.refused(wire.Unavailable, q.subj, q.req)
 	}
@@ -87,7 +87,7 @@ func TestSQLGoesAndComes(t *testing.T) {
 	pg.Start(t)
 	testx.Eventually(t, "auth is ready again", 20*time.Second, func() bool { return r.svc.Ready() == nil })
 	// The refresh token was not used up by the try that failed.
-	ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken})
+	ask(r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken})
 	r.login("Avi")
 }
 
@@ -106,7 +106,7 @@ func TestNATSLosesTheBuckets(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.refused(wire.Unavailable, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
+	r.refused(wire.Unavailable, api.AuthLogout.Subject, api.LogoutRequest{Username: "Avi", SID: c.SID})
 	r.n.Stop()
 	r.n.Restart()
 	testx.Eventually(t, "the buckets are back", 20*time.Second, func() bool {
@@ -114,7 +114,7 @@ func TestNATSLosesTheBuckets(t *testing.T) {
 		return err == nil
 	})
 	// The second try is without the login in SQL, so its entry must live as long as any token.
-	ask[api.Empty](r, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
+	ask(r, api.AuthLogout, api.LogoutRequest{Username: "Avi", SID: c.SID})
 	if !r.revoked("sid." + c.SID) {
 		t.Fatal("not revoked")
 	}

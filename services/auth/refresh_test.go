@@ -21,14 +21,14 @@ func strict(c *auth.Config) { c.RefreshGrace = 0 }
 
 func (r *rig) refresh(tok string) api.Tokens {
 	r.t.Helper()
-	return ask[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok})
+	return ask(r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok})
 }
 
 // used tells of the use of an access token, as a gateway does.
 func (r *rig) used(tok api.Tokens) {
 	r.t.Helper()
 	c := r.verify(tok.AccessToken)
-	ask[api.Empty](r, api.AuthUsed, api.UsedRequest{Uses: []api.Use{{SID: c.SID, Turn: c.Turn}}})
+	ask(r, api.AuthUsed, api.UsedRequest{Uses: []api.Use{{SID: c.SID, Turn: c.Turn}}})
 }
 
 func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
@@ -49,14 +49,14 @@ func TestRefreshRotatesAndReuseEndsTheLogin(t *testing.T) {
 		if r.revoked("sid." + c.SID) {
 			t.Fatal("revoked by a proper refresh")
 		}
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: first.RefreshToken})
+		r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: first.RefreshToken})
 		if !r.revoked("sid." + c.SID) {
 			t.Fatal("reuse did not revoke the access tokens")
 		}
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: third.RefreshToken})
+		r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: third.RefreshToken})
 		r.refresh(other.RefreshToken)
 		for _, bad := range []string{"", "x", "a\x00b", strings.Repeat("x", 10_000), other.AccessToken} {
-			r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: bad})
+			r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: bad})
 		}
 		for outcome, want := range map[string]float64{"ok": 3, "again": 1, "reused": 1} {
 			if n := r.metric("parley_auth_refreshes_total", outcome); n != want {
@@ -77,11 +77,11 @@ func TestRefreshReuseAfterTheAccessTokenWasUsed(t *testing.T) {
 		r.used(first)
 		second := r.refresh(first.RefreshToken)
 		r.used(second)
-		r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: first.RefreshToken})
+		r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: first.RefreshToken})
 		if !r.revoked("sid." + r.verify(second.AccessToken).SID) {
 			t.Fatal("the login lives on")
 		}
-		r.refused(wire.InvalidArgument, api.AuthUsed, api.UsedRequest{Uses: make([]api.Use, api.MaxUses+1)})
+		r.refused(wire.InvalidArgument, api.AuthUsed.Subject, api.UsedRequest{Uses: make([]api.Use, api.MaxUses+1)})
 	})
 }
 
@@ -98,13 +98,13 @@ func TestRefreshAtTheSameTime(t *testing.T) {
 			for i := range got {
 				wg.Go(func() {
 					var err error
-					if got[i], err = try[api.Tokens](r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken}); err != nil {
+					if got[i], err = try(r, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken}); err != nil {
 						t.Error(err)
 						return
 					}
 					if i%2 == 0 {
 						c := r.verify(got[i].AccessToken)
-						if _, err := try[api.Empty](r, api.AuthUsed, api.UsedRequest{Uses: []api.Use{{SID: c.SID, Turn: c.Turn}}}); err != nil {
+						if _, err := try(r, api.AuthUsed, api.UsedRequest{Uses: []api.Use{{SID: c.SID, Turn: c.Turn}}}); err != nil {
 							t.Error(err)
 						}
 					}
@@ -157,7 +157,7 @@ func TestEveryLoginThatGoesIsRevoked(t *testing.T) {
 			if i%2 == 0 {
 				c.Scope = token.ScopeSeed
 			}
-			list = append(list, ask[api.Tokens](r, api.AuthLogin, c))
+			list = append(list, ask(r, api.AuthLogin, c))
 		}
 		for i, tok := range list {
 			if r.void(tok) != (i < 3) {
@@ -177,14 +177,14 @@ func TestEveryLoginThatGoesIsRevoked(t *testing.T) {
 				t.Fatalf("login %d is good after a change of the password", i)
 			}
 			if tok.RefreshToken != "" {
-				r.refused(wire.Unauthenticated, api.AuthRefresh, api.RefreshRequest{RefreshToken: tok.RefreshToken})
+				r.refused(wire.Unauthenticated, api.AuthRefresh.Subject, api.RefreshRequest{RefreshToken: tok.RefreshToken})
 			}
 		}
 		if r.void(fresh) || r.void(lisa) {
 			t.Fatal("a login after the change, or of somebody else, is void")
 		}
 		r.refresh(fresh.RefreshToken)
-		if a := ask[api.EndLoginsResponse](r, api.AuthEndLogins, api.EndLoginsRequest{Username: "avi"}); a.Ended != 1 || !r.void(fresh) {
+		if a := ask(r, api.AuthEndLogins, api.EndLoginsRequest{Username: "avi"}); a.Ended != 1 || !r.void(fresh) {
 			t.Fatalf("ended %+v", a)
 		}
 	})
@@ -198,7 +198,7 @@ func TestNotBeforeNeverGoesBack(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
-			if _, err := try[api.EndLoginsResponse](r, api.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"}); err != nil {
+			if _, err := try(r, api.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -208,7 +208,7 @@ func TestNotBeforeNeverGoesBack(t *testing.T) {
 		t.Fatal("the login lives on")
 	}
 	last := r.notBefore("Avi")
-	ask[api.EndLoginsResponse](r, api.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"})
+	ask(r, api.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"})
 	if now := r.notBefore("Avi"); now.Before(last) || last.IsZero() {
 		t.Fatal(fmt.Sprint("it went back from ", last, " to ", now))
 	}

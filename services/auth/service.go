@@ -14,6 +14,7 @@ import (
 	"parley.example/pkg/lifecycle"
 	"parley.example/pkg/natsx"
 	"parley.example/pkg/obs"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 	"parley.example/services/auth/internal/buckets"
 	"parley.example/services/auth/internal/contacts"
@@ -177,11 +178,11 @@ func (s *Service) serve(ctx context.Context) error {
 		return nil
 	}
 	// Two sets of requests: a storm of logins must not take the places of what chatting needs.
-	look, err := natsx.Serve(s.nc, "auth", version, lookups, s.log, s.lookupHandlers())
+	look, err := rpc.Serve(s.nc, "auth", version, lookups, s.log, s.lookupHandlers()...)
 	if err != nil {
 		return err
 	}
-	pass, err := natsx.Serve(s.nc, "auth-password", version, s.cfg.hashConcurrency()+s.cfg.HashQueue+64, s.log, s.passwordHandlers())
+	pass, err := rpc.Serve(s.nc, "auth-password", version, s.cfg.hashConcurrency()+s.cfg.HashQueue+64, s.log, s.passwordHandlers()...)
 	if err == nil {
 		s.mu.Lock()
 		s.served, s.trouble = true, nil
@@ -290,37 +291,38 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 }
 
-func (s *Service) passwordHandlers() map[string]natsx.Handler {
-	return map[string]natsx.Handler{
-		api.AuthRegister: handle(loginTime, s.logins.Register),
-		api.AuthLogin:    handle(loginTime, s.logins.Login),
-		api.AuthCheck:    handle(loginTime, s.logins.Check),
+func (s *Service) passwordHandlers() []rpc.Handler {
+	return []rpc.Handler{
+		api.AuthRegister.Handle(within(loginTime, s.logins.Register)),
+		api.AuthLogin.Handle(within(loginTime, s.logins.Login)),
+		api.AuthCheck.Handle(within(loginTime, s.logins.Check)),
 	}
 }
 
-func (s *Service) lookupHandlers() map[string]natsx.Handler {
-	return map[string]natsx.Handler{
-		api.AuthRefresh:       handle(lookupTime, s.logins.Refresh),
-		api.AuthLogout:        handle(lookupTime, s.logins.Logout),
-		api.AuthUsed:          handle(lookupTime, s.logins.Used),
-		api.AuthEndLogins:     handle(lookupTime, s.logins.EndAll),
-		api.AuthContacts:      handle(lookupTime, s.contacts.Contacts),
-		api.AuthResolve:       handle(lookupTime, s.contacts.Resolve),
-		api.AuthRelations:     handle(lookupTime, s.contacts.Relations),
-		api.AuthDirectory:     handle(lookupTime, s.contacts.Directory),
-		api.AuthPutContact:    handle(lookupTime, s.contacts.PutContact),
-		api.AuthDeleteContact: handle(lookupTime, s.contacts.DeleteContact),
-		api.AuthPutBlock:      handle(lookupTime, s.contacts.PutBlock),
-		api.AuthDeleteBlock:   handle(lookupTime, s.contacts.DeleteBlock),
+func (s *Service) lookupHandlers() []rpc.Handler {
+	return []rpc.Handler{
+		api.AuthRefresh.Handle(within(lookupTime, s.logins.Refresh)),
+		api.AuthLogout.Handle(within(lookupTime, s.logins.Logout)),
+		api.AuthUsed.Handle(within(lookupTime, s.logins.Used)),
+		api.AuthEndLogins.Handle(within(lookupTime, s.logins.EndAll)),
+		api.AuthContacts.Handle(within(lookupTime, s.contacts.Contacts)),
+		api.AuthResolve.Handle(within(lookupTime, s.contacts.Resolve)),
+		api.AuthRelations.Handle(within(lookupTime, s.contacts.Relations)),
+		api.AuthDirectory.Handle(within(lookupTime, s.contacts.Directory)),
+		api.AuthPutContact.Handle(within(lookupTime, s.contacts.PutContact)),
+		api.AuthDeleteContact.Handle(within(lookupTime, s.contacts.DeleteContact)),
+		api.AuthPutBlock.Handle(within(lookupTime, s.contacts.PutBlock)),
+		api.AuthDeleteBlock.Handle(within(lookupTime, s.contacts.DeleteBlock)),
 	}
 }
 
-func handle[Req, Resp any](patience time.Duration, f func(context.Context, Req) (Resp, error)) natsx.Handler {
-	return natsx.Typed(func(ctx context.Context, req Req) (Resp, error) {
+// within bounds the time of a request.
+func within[Req, Resp any](patience time.Duration, f func(context.Context, Req) (Resp, error)) func(context.Context, Req) (Resp, error) {
+	return func(ctx context.Context, req Req) (Resp, error) {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		return f(ctx, req)
-	})
+	}
 }
 
 // announce tells the gateways.

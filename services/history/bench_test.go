@@ -43,7 +43,7 @@ func BenchmarkIngest(b *testing.B) {
 			b.ResetTimer()
 			cpu := cpuTime()
 			testx.Eventually(b, "everything is in SQL", 10*time.Minute, func() bool {
-				resp, err := try[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: []int64{total}})
+				resp, err := try(c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: []int64{total}})
 				return err == nil && !resp.Behind
 			})
 			b.StopTimer()
@@ -82,12 +82,12 @@ func BenchmarkCatchUp(b *testing.B) {
 			}
 			for ; len(all) > 0; all = all[min(len(all), 1000):] {
 				confirms = all[:min(len(all), 1000)]
-				ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: confirms})
+				ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: confirms})
 			}
 			b.ResetTimer()
 			for b.Loop() {
 				n := 0
-				for _, r := range ask[api.CatchUpResponse](c, api.HistoryCatchUp, req).Results {
+				for _, r := range ask(c, api.HistoryCatchUp, req).Results {
 					n += len(r.Messages)
 				}
 				b.ReportMetric(float64(n), "messages")

@@ -22,7 +22,7 @@ func TestCatchUpStartingPoints(t *testing.T) {
 		c.settle()
 		confirm := func(user, device, peer string, seq int64) {
 			rm := pair(user, peer)
-			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: user, Device: device, A: rm.A, B: rm.B, Seq: seq}}})
+			ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: user, Device: device, A: rm.A, B: rm.B, Seq: seq}}})
 		}
 		confirm("avi", "phone", "bob", bob[1])
 		confirm("avi", "", "bob", bob[2])
@@ -61,12 +61,12 @@ func TestCatchUpStartingPoints(t *testing.T) {
 				t.Errorf("%s: %v, want %v", name, seqs(got), tc.want)
 			}
 		}
-		resp := ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: []int64{end + 1}, Items: []api.CatchUpItem{{User: "avi"}}})
+		resp := ask(c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: []int64{end + 1}, Items: []api.CatchUpItem{{User: "avi"}}})
 		if !resp.Behind || !slices.Equal(resp.Applied, []int64{end}) || len(resp.Results[0].Messages) != 1 {
 			t.Errorf("behind: %+v", resp)
 		}
-		c.refused(wire.InvalidArgument, api.HistoryCatchUp, api.CatchUpRequest{Items: make([]api.CatchUpItem, 201)})
-		c.refused(wire.InvalidArgument, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "avi", Cont: "!"}}})
+		c.refused(wire.InvalidArgument, api.HistoryCatchUp.Subject, api.CatchUpRequest{Items: make([]api.CatchUpItem, 201)})
+		c.refused(wire.InvalidArgument, api.HistoryCatchUp.Subject, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "avi", Cont: "!"}}})
 	})
 }
 
@@ -93,7 +93,7 @@ func TestCatchUpOfManyIsFairAndComplete(t *testing.T) {
 		got := map[string][]api.StoredMessage{}
 		rounds := 0
 		for len(items) > 0 {
-			resp := ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{Items: items})
+			resp := ask(c, api.HistoryCatchUp, api.CatchUpRequest{Items: items})
 			rounds++
 			var more []api.CatchUpItem
 			for i, r := range resp.Results {
@@ -148,12 +148,12 @@ func TestContIgnoresLaterCursors(t *testing.T) {
 		c.burst("avi", "lisa", "m", 5000)
 		c.settle()
 		item := api.CatchUpItem{User: "lisa"}
-		resp := ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}})
+		resp := ask(c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}})
 		n := len(resp.Results[0].Messages)
 		if item.Cont = resp.Results[0].Cont; item.Cont == "" {
 			t.Fatal("not cut")
 		}
-		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", A: "avi", B: "lisa"}}}) // 0: all
+		ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", A: "avi", B: "lisa"}}}) // 0: all
 		rest, _ := c.catchUp(item)
 		if n+len(rest) != 5000 {
 			t.Errorf("%d + %d messages, want 5000", n, len(rest))
@@ -170,7 +170,7 @@ func TestSeventeenthDeviceReplacesTheOldest(t *testing.T) {
 		seq := c.send("avi", "lisa", "1", "hello")
 		c.settle()
 		for i := range 17 {
-			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", Device: fmt.Sprintf("d%02d", i), A: "avi", B: "lisa", Seq: seq}}})
+			ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", Device: fmt.Sprintf("d%02d", i), A: "avi", B: "lisa", Seq: seq}}})
 			time.Sleep(2 * time.Millisecond) // devices are told apart by the millisecond of their use
 		}
 		missed := func(device string) int {
@@ -183,7 +183,7 @@ func TestSeventeenthDeviceReplacesTheOldest(t *testing.T) {
 		if missed("d01") != 1 || missed("d16") != 1 {
 			t.Errorf("missed: %d %d", missed("d01"), missed("d16"))
 		}
-		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", Device: "d16", A: "avi", B: "lisa", Seq: next}}})
+		ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "lisa", Device: "d16", A: "avi", B: "lisa", Seq: next}}})
 		if missed("d00") != 0 || missed("d02") != 1 || missed("d01") != 0 {
 			t.Errorf("missed: %d %d %d", missed("d00"), missed("d02"), missed("d01"))
 		}
@@ -200,7 +200,7 @@ func TestNewDeviceStartsWhereItsUserStands(t *testing.T) {
 		c.settle()
 		confirm := func(device, peer string, seq int64) {
 			rm := pair("avi", peer)
-			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", Device: device, A: rm.A, B: rm.B, Seq: seq}}})
+			ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", Device: device, A: rm.A, B: rm.B, Seq: seq}}})
 		}
 		missed := func(device string) []int64 {
 			got, _ := c.catchUp(api.CatchUpItem{User: "avi", Device: device})
@@ -249,11 +249,11 @@ func TestCatchUpTellsWhereItBegins(t *testing.T) {
 		end := c.ends()[0]
 		for _, i := range []string{"eve", "bob"} {
 			rm := pair("avi", i)
-			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", A: rm.A, B: rm.B, Seq: first - 1}}})
+			ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", A: rm.A, B: rm.B, Seq: first - 1}}})
 		}
 		begin := func(item api.CatchUpItem) []int64 {
 			item.User, item.Begin = "avi", true
-			return ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}}).Results[0].Begin
+			return ask(c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}}).Results[0].Begin
 		}
 		for name, tc := range map[string]struct {
 			item api.CatchUpItem
@@ -286,8 +286,8 @@ func TestConfirmOfMany(t *testing.T) {
 		}
 		items = append(items, api.Confirm{User: "hub", A: "hub", B: "nobody", Seq: 5})
 		c.settle()
-		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: items})
-		convs := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "hub", Limit: 200}).Conversations
+		ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: items})
+		convs := ask(c, api.HistoryConversations, api.ConversationsRequest{Username: "hub", Limit: 200}).Conversations
 		for _, v := range convs {
 			if v.DeliveredSeq != v.LastMessage.Seq || v.PeerDeliveredSeq != v.LastMessage.Seq {
 				t.Fatalf("%+v", v)
@@ -296,6 +296,6 @@ func TestConfirmOfMany(t *testing.T) {
 		if got, _ := c.catchUp(api.CatchUpItem{User: "hub"}); len(got) != 0 {
 			t.Errorf("%d left", len(got))
 		}
-		c.refused(wire.InvalidArgument, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "eve", A: "avi", B: "lisa", Seq: 1}}})
+		c.refused(wire.InvalidArgument, api.HistoryConfirm.Subject, api.ConfirmRequest{Items: []api.Confirm{{User: "eve", A: "avi", B: "lisa", Seq: 1}}})
 	})
 }

@@ -25,7 +25,7 @@ func TestErase(t *testing.T) {
 		c.send("lisa", "era", "x", "nothing to do with him")
 		last := c.send("avi", "tsahi", "t", "private matter too")
 		c.settle()
-		ask[api.ReadResponse](c, api.HistoryRead, api.ReadRequest{User: "avi", A: "avi", B: "lisa", Seq: last})
+		ask(c, api.HistoryRead, api.ReadRequest{User: "avi", A: "avi", B: "lisa", Seq: last})
 		before := c.room("avi", "lisa")
 
 		beside, err := history.OpenAdmin(settings(t, n.ClientURL(), sqlURL).SQL, n.Connect(), testx.Quiet())
@@ -71,7 +71,7 @@ tsahi read false: avi "private matter too"
 				t.Errorf("message %d is %+v, want %+v", i, after[i], want)
 			}
 		}
-		page := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "lisa"})
+		page := ask(c, api.HistoryConversations, api.ConversationsRequest{Username: "lisa"})
 		unread, peerRead := int64(0), int64(0)
 		for _, cv := range page.Conversations {
 			unread += cv.Unread

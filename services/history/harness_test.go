@@ -17,8 +17,8 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/config"
-	"parley.example/pkg/natsx"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/services/history"
@@ -233,27 +233,25 @@ func (c *client) settle() {
 	c.t.Helper()
 	want := c.ends()
 	testx.Eventually(c.t, "SQL has everything", 60*time.Second, func() bool {
-		resp, err := try[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: want})
+		resp, err := try(c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: want})
 		return err == nil && !resp.Behind
 	})
 }
 
-func try[Resp any](c *client, subj string, req any) (Resp, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return natsx.Call[Resp](ctx, c.nc, subj, req)
+func try[Req, Resp any](c *client, e rpc.Endpoint[Req, Resp], req Req) (Resp, error) {
+	return e.Call(context.Background(), rpc.Caller{Conn: c.nc, Timeout: 10 * time.Second}, req)
 }
 
 // ask makes a request that must succeed. On a machine that is so busy that SQL runs out of its time, the asker asks again, as gateways do.
-func ask[Resp any](c *client, subj string, req any) (resp Resp) {
+func ask[Req, Resp any](c *client, e rpc.Endpoint[Req, Resp], req Req) (resp Resp) {
 	c.t.Helper()
 	var err error
-	testx.Eventually(c.t, subj+" answers", 60*time.Second, func() bool {
-		resp, err = try[Resp](c, subj, req)
+	testx.Eventually(c.t, e.Subject+" answers", 60*time.Second, func() bool {
+		resp, err = try(c, e, req)
 		return codeOf(err) != wire.Unavailable
 	})
 	if err != nil {
-		c.t.Fatalf("%s: %v", subj, err)
+		c.t.Fatalf("%s: %v", e.Subject, err)
 	}
 	return resp
 }
@@ -266,9 +264,10 @@ func codeOf(err error) wire.Code {
 	return ""
 }
 
+// refused makes a request, of any form, that must fail with this code.
 func (c *client) refused(code wire.Code, subj string, req any) {
 	c.t.Helper()
-	if _, err := try[json.RawMessage](c, subj, req); codeOf(err) != code {
+	if _, err := try(c, rpc.Endpoint[any, json.RawMessage]{Subject: subj}, req); codeOf(err) != code {
 		c.t.Fatalf("%s answers %v, want %s", subj, err, code)
 	}
 }
@@ -279,7 +278,7 @@ func (c *client) room(x, y string) (out []api.StoredMessage) {
 	rm := pair(x, y)
 	var after int64
 	for {
-		page := ask[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: rm.A, B: rm.B, After: &after, Limit: 200})
+		page := ask(c, api.HistoryPage, api.PageRequest{A: rm.A, B: rm.B, After: &after, Limit: 200})
 		out = append(out, page.Messages...)
 		if !page.More {
 			return out
@@ -292,7 +291,7 @@ func (c *client) room(x, y string) (out []api.StoredMessage) {
 func (c *client) catchUp(item api.CatchUpItem) (out []api.StoredMessage, pages int) {
 	c.t.Helper()
 	for {
-		resp := ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}})
+		resp := ask(c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{item}})
 		out = append(out, resp.Results[0].Messages...)
 		pages++
 		if item.Cont = resp.Results[0].Cont; item.Cont == "" {

@@ -17,6 +17,7 @@ import (
 	"parley.example/pkg/lifecycle"
 	"parley.example/pkg/natsx"
 	"parley.example/pkg/obs"
+	"parley.example/pkg/rpc"
 	"parley.example/services/history/internal/answer"
 	"parley.example/services/history/internal/ingest"
 	"parley.example/services/history/internal/store"
@@ -156,7 +157,7 @@ func (s *Service) serve(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	svc, err := natsx.Serve(s.nc, "history", version, requests, s.log, s.answers.Handlers())
+	svc, err := rpc.Serve(s.nc, "history", version, requests, s.log, s.answers.Handlers()...)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func TestKilledWhileIngesting(t *testing.T) {
 		if len(got) != 6600 || len(slices.Compact(slices.Clone(got))) != 6600 || !slices.IsSorted(got) {
 			t.Errorf("%d messages, want 6600", len(got))
 		}
-		if r := ask[api.ReadResponse](c, api.HistoryRead, readOf("lisa", "avi", got[99])); r.Unread != 6500 {
+		if r := ask(c, api.HistoryRead, readOf("lisa", "avi", got[99])); r.Unread != 6500 {
 			t.Errorf("%d unread, want 6500", r.Unread)
 		}
 	})

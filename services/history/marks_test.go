@@ -74,22 +74,22 @@ func TestMarksAreAnnouncedAndCanBeAskedFor(t *testing.T) {
 		}
 
 		confirm := api.Confirm{User: "lisa", Device: "phone", A: "avi", B: "lisa", Seq: s1, PeerSeq: s1, Session: "x"}
-		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{confirm}})
+		ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{confirm}})
 		if m := row(); m != (api.Mark{User: "lisa", Peer: "avi", Delivered: s1, Session: "x"}) {
 			t.Errorf("%+v", m)
 		}
-		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{confirm}})                                     // nothing moves
-		ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", A: "avi", B: "lisa", Seq: s2}}}) // nobody waits for it
-		ask[api.ReadResponse](c, api.HistoryRead, api.ReadRequest{User: "lisa", A: "avi", B: "lisa", Seq: s2, Session: "y"})
+		ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{confirm}})                                     // nothing moves
+		ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "avi", A: "avi", B: "lisa", Seq: s2}}}) // nobody waits for it
+		ask(c, api.HistoryRead, api.ReadRequest{User: "lisa", A: "avi", B: "lisa", Seq: s2, Session: "y"})
 		if m := row(); m != (api.Mark{User: "lisa", Peer: "avi", Read: s2, Session: "y"}) {
 			t.Errorf("%+v", m)
 		}
-		ask[api.ReadResponse](c, api.HistoryRead, api.ReadRequest{User: "lisa", A: "avi", B: "lisa", Seq: s1, Session: "y"}) // never back
+		ask(c, api.HistoryRead, api.ReadRequest{User: "lisa", A: "avi", B: "lisa", Seq: s1, Session: "y"}) // never back
 
 		want := []api.Mark{{User: "avi", Peer: "lisa", Delivered: s2}, {User: "lisa", Peer: "avi", Read: s2, Delivered: s2}}
 		check := func(what string, req api.MarksRequest, want []api.Mark) {
 			t.Helper()
-			if got := ask[api.MarksResponse](c, api.HistoryMarks, req); !slices.Equal(got.Rows, want) || got.Cont != "" {
+			if got := ask(c, api.HistoryMarks, req); !slices.Equal(got.Rows, want) || got.Cont != "" {
 				t.Errorf("%s: %+v, want %+v", what, got, want)
 			}
 		}
@@ -97,10 +97,10 @@ func TestMarksAreAnnouncedAndCanBeAskedFor(t *testing.T) {
 		check("of a room", api.MarksRequest{Pairs: []api.Pair{{User: "lisa", Peer: "avi"}}}, want)
 		check("of another room", api.MarksRequest{Pairs: []api.Pair{{User: "lisa", Peer: "bob"}}}, []api.Mark{})
 		testx.Eventually(t, "time passes", 10*time.Second, func() bool { // the database's clock says so
-			return len(ask[api.MarksResponse](c, api.HistoryMarks, api.MarksRequest{AgeMS: 1}).Rows) == 0
+			return len(ask(c, api.HistoryMarks, api.MarksRequest{AgeMS: 1}).Rows) == 0
 		})
-		c.refused(wire.InvalidArgument, api.HistoryMarks, api.MarksRequest{AgeMS: -1})
-		c.refused(wire.InvalidArgument, api.HistoryMarks, api.MarksRequest{Cont: "no"})
+		c.refused(wire.InvalidArgument, api.HistoryMarks.Subject, api.MarksRequest{AgeMS: -1})
+		c.refused(wire.InvalidArgument, api.HistoryMarks.Subject, api.MarksRequest{Cont: "no"})
 
 		r.stop()
 		for !last.Ended {
@@ -133,13 +133,13 @@ func TestMarksComeInPages(t *testing.T) {
 		}
 		c.settle()
 		for len(items) > 0 {
-			ask[api.Empty](c, api.HistoryConfirm, api.ConfirmRequest{Items: items[:1000]})
+			ask(c, api.HistoryConfirm, api.ConfirmRequest{Items: items[:1000]})
 			items = items[1000:]
 		}
 		seen := map[string]int{}
 		req, pages := api.MarksRequest{AgeMS: 600_000}, 0
 		for {
-			resp := ask[api.MarksResponse](c, api.HistoryMarks, req)
+			resp := ask(c, api.HistoryMarks, req)
 			pages++
 			for _, m := range resp.Rows {
 				seen[m.Peer]++

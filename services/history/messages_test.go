@@ -45,7 +45,7 @@ func TestPagesBothWays(t *testing.T) {
 		}
 		page := func(req api.PageRequest) api.PageResponse {
 			req.A, req.B = "avi", "lisa"
-			return ask[api.PageResponse](c, api.HistoryPage, req)
+			return ask(c, api.HistoryPage, req)
 		}
 		newest := page(api.PageRequest{Limit: 10})
 		if !slices.Equal(seqs(newest.Messages), all[15:]) || !newest.More {
@@ -60,12 +60,12 @@ func TestPagesBothWays(t *testing.T) {
 		if !slices.Equal(seqs(newer.Messages), all[21:]) || newer.More {
 			t.Errorf("after: %v, more %v", seqs(newer.Messages), newer.More)
 		}
-		if p := ask[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: "nobody", B: "other"}); len(p.Messages) != 0 || p.More {
+		if p := ask(c, api.HistoryPage, api.PageRequest{A: "nobody", B: "other"}); len(p.Messages) != 0 || p.More {
 			t.Errorf("an unknown room has %v", p)
 		}
-		c.refused(wire.InvalidArgument, api.HistoryPage, api.PageRequest{A: "lisa", B: "avi"})
-		c.refused(wire.InvalidArgument, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Before: 3, After: &after})
-		c.refused(wire.InvalidArgument, api.HistoryPage, []int{1})
+		c.refused(wire.InvalidArgument, api.HistoryPage.Subject, api.PageRequest{A: "lisa", B: "avi"})
+		c.refused(wire.InvalidArgument, api.HistoryPage.Subject, api.PageRequest{A: "avi", B: "lisa", Before: 3, After: &after})
+		c.refused(wire.InvalidArgument, api.HistoryPage.Subject, []int{1})
 	})
 }
 
@@ -81,7 +81,7 @@ func TestAnswersAreCutBySize(t *testing.T) {
 		c.settle()
 		var back []int64
 		for before := int64(0); ; before = back[0] {
-			p := ask[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Before: before, Limit: 200})
+			p := ask(c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Before: before, Limit: 200})
 			back = append(seqs(p.Messages), back...)
 			if !p.More {
 				break
@@ -96,7 +96,7 @@ func TestAnswersAreCutBySize(t *testing.T) {
 		if ms, pages := c.catchUp(api.CatchUpItem{User: "lisa"}); !slices.Equal(seqs(ms), want) || pages < 5 {
 			t.Errorf("caught up %v in %d pages", seqs(ms), pages)
 		}
-		ms := ask[api.MessagesResponse](c, api.HistoryMessages, api.MessagesRequest{P: 0, Seqs: want}).Messages
+		ms := ask(c, api.HistoryMessages, api.MessagesRequest{P: 0, Seqs: want}).Messages
 		if len(ms) == 0 || len(ms) == len(want) || !slices.Equal(seqs(ms), want[:len(ms)]) {
 			t.Errorf("by seq: %v", seqs(ms))
 		}
@@ -121,7 +121,7 @@ func TestTwins(t *testing.T) {
 		if got := seqs(c.room("avi", "bob")); !slices.Equal(got, []int64{other}) {
 			t.Errorf("the other room has %v", got)
 		}
-		ms := ask[api.MessagesResponse](c, api.HistoryMessages, api.MessagesRequest{Seqs: []int64{first, twin, late, other, changed, again, hers, 999}}).Messages
+		ms := ask(c, api.HistoryMessages, api.MessagesRequest{Seqs: []int64{first, twin, late, other, changed, again, hers, 999}}).Messages
 		var alias []int64
 		for _, m := range ms {
 			alias = append(alias, m.Alias)
@@ -132,14 +132,14 @@ func TestTwins(t *testing.T) {
 		if p := ms[4].Prev; p == nil || *p != first {
 			t.Errorf("a twin is a predecessor: %v", p)
 		}
-		conv := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "lisa"}).Conversations[0]
+		conv := ask(c, api.HistoryConversations, api.ConversationsRequest{Username: "lisa"}).Conversations[0]
 		if conv.Unread != 2 || conv.LastMessage.Seq != hers {
 			t.Errorf("conversation %+v", conv)
 		}
 		if got, _ := c.catchUp(api.CatchUpItem{User: "bob"}); len(got) != 1 {
 			t.Errorf("caught up %v", got)
 		}
-		rows := ask[api.RowsResponse](c, api.HistoryRows, api.RowsRequest{From: first - 1, To: hers})
+		rows := ask(c, api.HistoryRows, api.RowsRequest{From: first - 1, To: hers})
 		if len(rows.Rows) != 7 || rows.To != hers {
 			t.Errorf("rows %+v", rows)
 		}
@@ -187,7 +187,7 @@ func TestFind(t *testing.T) {
 		_, _, c := start(t, sqlURL)
 		seq := c.send("avi", "lisa", "x", "hello")
 		find := func(sender, id string, min int64) *api.StoredMessage {
-			return ask[api.FindResponse](c, api.HistoryFind, api.FindRequest{Sender: sender, ID: id, MinApplied: min}).Message
+			return ask(c, api.HistoryFind, api.FindRequest{Sender: sender, ID: id, MinApplied: min}).Message
 		}
 		if m := find("avi", "x", seq); m == nil || m.Seq != seq || m.Content != "hello" {
 			t.Errorf("found %+v", m)
@@ -195,11 +195,11 @@ func TestFind(t *testing.T) {
 		if m := find("lisa", "x", seq); m != nil {
 			t.Errorf("found %+v of another sender", m)
 		}
-		c.refused(wire.Unavailable, api.HistoryFind, api.FindRequest{Sender: "avi", ID: "y", MinApplied: seq + 1})
+		c.refused(wire.Unavailable, api.HistoryFind.Subject, api.FindRequest{Sender: "avi", ID: "y", MinApplied: seq + 1})
 		if m := find("avi", "x", seq+1); m == nil {
 			t.Error("what is there was not found because SQL is behind")
 		}
-		c.refused(wire.InvalidArgument, api.HistoryFind, api.FindRequest{Sender: "avi", ID: "y", P: 1})
+		c.refused(wire.InvalidArgument, api.HistoryFind.Subject, api.FindRequest{Sender: "avi", ID: "y", P: 1})
 	})
 }
 
@@ -211,7 +211,7 @@ func TestRowsAreCutAndNeverPromiseTooMuch(t *testing.T) {
 		var got []api.Row
 		from := int64(0)
 		for from < 2000 {
-			r := ask[api.RowsResponse](c, api.HistoryRows, api.RowsRequest{From: from, To: 5000})
+			r := ask(c, api.HistoryRows, api.RowsRequest{From: from, To: 5000})
 			if r.To <= from || r.To > 2000 {
 				t.Fatalf("from %d to %d", from, r.To)
 			}
@@ -220,7 +220,7 @@ func TestRowsAreCutAndNeverPromiseTooMuch(t *testing.T) {
 		if len(got) != 2000 || got[1999] != (api.Row{A: "avi", B: "lisa", Seq: 2000}) {
 			t.Errorf("%d rows", len(got))
 		}
-		if r := ask[api.RowsResponse](c, api.HistoryRows, api.RowsRequest{From: 2000, To: 5000}); r.To != 2000 || len(r.Rows) != 0 {
+		if r := ask(c, api.HistoryRows, api.RowsRequest{From: 2000, To: 5000}); r.To != 2000 || len(r.Rows) != 0 {
 			t.Errorf("beyond the position: %+v", r)
 		}
 	})
@@ -236,14 +236,14 @@ func TestConversations(t *testing.T) {
 			last[p] = c.send(p, "me", fmt.Sprint("in", i), "answer")
 		}
 		c.settle()
-		read := ask[api.ReadResponse](c, api.HistoryRead, readOf("me", "zoe", last["zoe"]))
+		read := ask(c, api.HistoryRead, readOf("me", "zoe", last["zoe"]))
 		if !read.Moved || read.Seq != last["zoe"] || read.Unread != 0 {
 			t.Errorf("read %+v", read)
 		}
 		var got []string
 		after, pages := "", 0
 		for {
-			p := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "me", After: after, Limit: 2})
+			p := ask(c, api.HistoryConversations, api.ConversationsRequest{Username: "me", After: after, Limit: 2})
 			pages++
 			for _, v := range p.Conversations {
 				got = append(got, v.Peer)
@@ -263,12 +263,12 @@ func TestConversations(t *testing.T) {
 		if want := []string{"Dan", "bob", "carl", "zoe", "élan"}; !slices.Equal(got, want) || pages != 3 {
 			t.Errorf("%v in %d pages", got, pages)
 		}
-		hers := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "zoe"}).Conversations
+		hers := ask(c, api.HistoryConversations, api.ConversationsRequest{Username: "zoe"}).Conversations
 		if len(hers) != 1 || hers[0].PeerReadSeq != last["zoe"] || hers[0].PeerDeliveredSeq != last["zoe"] || hers[0].ReadSeq != 0 || hers[0].Unread != 1 {
 			t.Errorf("her side %+v", hers)
 		}
 		for _, made := range []string{"???", `{"t":1,"a":"\u0000"}`, `{"t":1,"a":"a","b":"x\u0000"}`, `{"t":"x"}`, `[`} {
-			c.refused(wire.InvalidArgument, api.HistoryConversations, api.ConversationsRequest{Username: "me", After: base64.RawURLEncoding.EncodeToString([]byte(made))})
+			c.refused(wire.InvalidArgument, api.HistoryConversations.Subject, api.ConversationsRequest{Username: "me", After: base64.RawURLEncoding.EncodeToString([]byte(made))})
 		}
 	})
 }
@@ -290,7 +290,7 @@ func TestReadMarkers(t *testing.T) {
 		for _, step := range []struct{ ask, seq, unread int64 }{
 			{in[2], in[2], 3}, {in[1], in[2], 3}, {0, in[2], 3}, {in[5], in[5], 0}, {1 << 40, in[5] + 1, 0}, {in[0], in[5] + 1, 0},
 		} {
-			r := ask[api.ReadResponse](c, api.HistoryRead, readOf("avi", "lisa", step.ask))
+			r := ask(c, api.HistoryRead, readOf("avi", "lisa", step.ask))
 			if r.Seq != step.seq || r.Unread != step.unread || r.Behind != (step.ask == 1<<40) {
 				t.Errorf("read %d: %+v, want %+v", step.ask, r, step)
 			}
@@ -298,24 +298,24 @@ func TestReadMarkers(t *testing.T) {
 		// Straight after sending: Read waits for SQL, or the marker would stop short.
 		for i := range 20 {
 			seq := c.send("lisa", "avi", fmt.Sprint("live", i), "text")
-			if r := ask[api.ReadResponse](c, api.HistoryRead, readOf("avi", "lisa", seq)); r.Seq != seq || !r.Moved || r.Unread != 0 {
+			if r := ask(c, api.HistoryRead, readOf("avi", "lisa", seq)); r.Seq != seq || !r.Moved || r.Unread != 0 {
 				t.Fatalf("read live %d: %+v", seq, r)
 			}
 		}
-		first := ask[api.ReadResponse](c, api.HistoryRead, readOf("lisa", "zoe", c.send("zoe", "lisa", "1", "the room's first")))
+		first := ask(c, api.HistoryRead, readOf("lisa", "zoe", c.send("zoe", "lisa", "1", "the room's first")))
 		if !first.Moved {
 			t.Errorf("a new room: %+v", first)
 		}
 		end := c.ends()[0] - 1
 		c.send("lisa", "avi", "new", "text")
 		c.settle()
-		conv := ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "avi"}).Conversations[0]
+		conv := ask(c, api.HistoryConversations, api.ConversationsRequest{Username: "avi"}).Conversations[0]
 		if conv.Unread != 1 || conv.ReadSeq != end || conv.DeliveredSeq != end {
 			t.Errorf("conversation %+v", conv)
 		}
-		if r := ask[api.ReadResponse](c, api.HistoryRead, readOf("avi", "nobody", 3)); r != (api.ReadResponse{}) {
+		if r := ask(c, api.HistoryRead, readOf("avi", "nobody", 3)); r != (api.ReadResponse{}) {
 			t.Errorf("an unknown room: %+v", r)
 		}
-		c.refused(wire.InvalidArgument, api.HistoryRead, api.ReadRequest{User: "eve", A: "avi", B: "lisa", Seq: 1})
+		c.refused(wire.InvalidArgument, api.HistoryRead.Subject, api.ReadRequest{User: "eve", A: "avi", B: "lisa", Seq: 1})
 	})
 }

@@ -85,7 +85,7 @@ func TestAnswersEqualAModel(t *testing.T) {
 					limit := rapid.IntRange(1, 5).Draw(rt, "limit")
 					var back []int64
 					for before := int64(0); ; before = back[0] {
-						p := ask[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: rm.A, B: rm.B, Before: before, Limit: limit})
+						p := ask(c, api.HistoryPage, api.PageRequest{A: rm.A, B: rm.B, Before: before, Limit: limit})
 						back = append(seqs(p.Messages), back...)
 						if !p.More {
 							break
@@ -105,7 +105,7 @@ func TestAnswersEqualAModel(t *testing.T) {
 							unread++
 						}
 					}
-					if r := ask[api.ReadResponse](c, api.HistoryRead, readOf(me, peer, at)); r.Seq != at || r.Unread != int64(unread) || !r.Moved {
+					if r := ask(c, api.HistoryRead, readOf(me, peer, at)); r.Seq != at || r.Unread != int64(unread) || !r.Moved {
 						rt.Fatalf("%s read %s up to %d: %+v, want %d unread", me, peer, at, r, unread)
 					}
 				}
@@ -139,7 +139,7 @@ func TestAnswersEqualAModel(t *testing.T) {
 						rt.Fatalf("%s catches up by %s on %v, want %v", me, what, seqs(got), seqs(tc.want))
 					}
 				}
-				for _, v := range ask[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: me}).Conversations {
+				for _, v := range ask(c, api.HistoryConversations, api.ConversationsRequest{Username: me}).Conversations {
 					if v.ReadSeq != read[me+" "+v.Peer] || v.PeerReadSeq != read[v.Peer+" "+me] {
 						rt.Fatalf("%s with %s: %+v", me, v.Peer, v)
 					}
@@ -166,7 +166,7 @@ func TestOneSnapshotWhileMessagesCome(t *testing.T) {
 					running = false
 				default:
 				}
-				resp := ask[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "lisa"}}})
+				resp := ask(c, api.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "lisa"}}})
 				ms := resp.Results[0].Messages
 				if resp.Results[0].Cont == "" && int64(len(ms)) != resp.Applied[0] {
 					t.Fatalf("%d messages at position %d", len(ms), resp.Applied[0])

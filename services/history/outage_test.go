@@ -28,7 +28,7 @@ func TestSQLDownAndBack(t *testing.T) {
 	pg.Stop()
 	c.burst("avi", "lisa", "during", 3000)
 	begun := time.Now()
-	c.refused(wire.Unavailable, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa"})
+	c.refused(wire.Unavailable, api.HistoryPage.Subject, api.PageRequest{A: "avi", B: "lisa"})
 	if d := time.Since(begun); d > 4*time.Second {
 		t.Errorf("answered after %s", d)
 	}
@@ -100,7 +100,7 @@ func TestClusterNodesStopInTurn(t *testing.T) {
 		cl.Nodes[i].Stop()
 		send()
 		testx.Eventually(t, "everything is in SQL", 60*time.Second, func() bool {
-			page, err := try[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Limit: 200})
+			page, err := try(c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Limit: 200})
 			return err == nil && len(page.Messages) == sent
 		})
 		cl.Nodes[i].Restart()

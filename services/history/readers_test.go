@@ -20,35 +20,35 @@ type reader struct {
 
 // readers are all requests to history: nil are those that need not wait, for the reason given.
 var readers = map[string]*reader{
-	api.HistoryCatchUp: {ask: func(c *client, seq int64) (bool, bool, error) {
-		resp, err := try[api.CatchUpResponse](c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: []int64{seq},
+	api.HistoryCatchUp.Subject: {ask: func(c *client, seq int64) (bool, bool, error) {
+		resp, err := try(c, api.HistoryCatchUp, api.CatchUpRequest{MinApplied: []int64{seq},
 			Items: []api.CatchUpItem{{User: "avi", Since: map[string]int64{"avi&lisa": seq - 1}, Rooms: []string{"avi&lisa"}}}})
 		return len(resp.Results) == 1 && has(resp.Results[0].Messages, seq), resp.Behind, err
 	}},
-	api.HistoryPage: {ask: func(c *client, seq int64) (bool, bool, error) {
+	api.HistoryPage.Subject: {ask: func(c *client, seq int64) (bool, bool, error) {
 		after := seq - 1
-		resp, err := try[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", After: &after, MinApplied: []int64{seq}})
+		resp, err := try(c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", After: &after, MinApplied: []int64{seq}})
 		if resp.Behind && !resp.More {
 			c.t.Fatalf("a page that is behind says that there are no more")
 		}
 		return has(resp.Messages, seq), resp.Behind, err
 	}},
-	api.HistoryConversations: {ask: func(c *client, seq int64) (bool, bool, error) {
-		resp, err := try[api.ConversationsPage](c, api.HistoryConversations, api.ConversationsRequest{Username: "lisa", MinApplied: []int64{seq}})
+	api.HistoryConversations.Subject: {ask: func(c *client, seq int64) (bool, bool, error) {
+		resp, err := try(c, api.HistoryConversations, api.ConversationsRequest{Username: "lisa", MinApplied: []int64{seq}})
 		return len(resp.Conversations) == 1 && resp.Conversations[0].LastMessage.Seq >= seq, resp.Behind, err
 	}},
-	api.HistoryFind: {refuses: true, ask: func(c *client, seq int64) (bool, bool, error) {
-		resp, err := try[api.FindResponse](c, api.HistoryFind, api.FindRequest{Sender: "avi", ID: fmt.Sprint("m", seq), MinApplied: seq})
+	api.HistoryFind.Subject: {refuses: true, ask: func(c *client, seq int64) (bool, bool, error) {
+		resp, err := try(c, api.HistoryFind, api.FindRequest{Sender: "avi", ID: fmt.Sprint("m", seq), MinApplied: seq})
 		return resp.Message != nil, false, err
 	}},
-	api.HistoryRead: {ask: func(c *client, seq int64) (bool, bool, error) {
-		resp, err := try[api.ReadResponse](c, api.HistoryRead, api.ReadRequest{User: "lisa", A: "avi", B: "lisa", Seq: seq})
+	api.HistoryRead.Subject: {ask: func(c *client, seq int64) (bool, bool, error) {
+		resp, err := try(c, api.HistoryRead, api.ReadRequest{User: "lisa", A: "avi", B: "lisa", Seq: seq})
 		return resp.Seq >= seq, resp.Behind, err
 	}},
-	api.HistoryRows:     nil, // says itself how far SQL is
-	api.HistoryMessages: nil, // asks for what was announced
-	api.HistoryMarks:    nil, // marks are rows of their own, made by requests and not by the stream
-	api.HistoryConfirm:  nil, // reads nothing; gateways confirm what history has announced
+	api.HistoryRows.Subject:     nil, // says itself how far SQL is
+	api.HistoryMessages.Subject: nil, // asks for what was announced
+	api.HistoryMarks.Subject:    nil, // marks are rows of their own, made by requests and not by the stream
+	api.HistoryConfirm.Subject:  nil, // reads nothing; gateways confirm what history has announced
 }
 
 func has(ms []api.StoredMessage, seq int64) bool {
@@ -62,9 +62,9 @@ func has(ms []api.StoredMessage, seq int64) bool {
 
 // Whoever asks history for something has heard of messages that SQL does not have yet. Each kind of request must have a place in readers.
 func TestAllReadersWaitForTheWriter(t *testing.T) {
-	for subj := range new(answer.Server).Handlers() {
-		if _, ok := readers[subj]; !ok {
-			t.Errorf("%s is in no list: does it have to wait for the writer?", subj)
+	for _, h := range new(answer.Server).Handlers() {
+		if _, ok := readers[h.Subject]; !ok {
+			t.Errorf("%s is in no list: does it have to wait for the writer?", h.Subject)
 		}
 	}
 	onBoth(t, func(t *testing.T, sqlURL string) {
@@ -114,7 +114,7 @@ func TestOlderPagesDoNotWait(t *testing.T) {
 	_, _, c := start(t, "sqlite:"+t.TempDir()+"/h.db")
 	c.burst("avi", "lisa", "m", 10)
 	c.settle()
-	resp := ask[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Before: 8, MinApplied: []int64{1000}})
+	resp := ask(c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa", Before: 8, MinApplied: []int64{1000}})
 	if resp.Behind || len(resp.Messages) != 7 {
 		t.Errorf("%+v", resp)
 	}

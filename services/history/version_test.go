@@ -47,7 +47,7 @@ func TestStopsAtAPayloadOfANewerVersion(t *testing.T) {
 			t.Fatalf("SQL has %v", seqs(got))
 		}
 		// Nothing that it is asked for counts as absent, and the stream goes on.
-		c.refused(wire.Unavailable, api.HistoryFind, api.FindRequest{Sender: "avi", ID: "n0", MinApplied: first})
+		c.refused(wire.Unavailable, api.HistoryFind.Subject, api.FindRequest{Sender: "avi", ID: "n0", MinApplied: first})
 		c.burst("avi", "lisa", "p", 5)
 		if err := old.svc.Ready(); err == nil || old.metric("partition_refused") != 0 {
 			t.Fatalf("ready: %v, refused %v", err, old.metric("partition_refused"))
@@ -82,7 +82,7 @@ func TestVersionsOfPayloads(t *testing.T) {
 		err := r.svc.Ready()
 		return err != nil && strings.Contains(err.Error(), "newer version") && r.metric("unparseable_total") == 0
 	})
-	if _, err := try[api.PageResponse](c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa"}); err != nil {
+	if _, err := try(c, api.HistoryPage, api.PageRequest{A: "avi", B: "lisa"}); err != nil {
 		t.Fatal(errors.Join(errors.New("what it has is not read any more"), err))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"parley.example/pkg/lifecycle"
 	"parley.example/pkg/natsx"
 	"parley.example/pkg/obs"
+	"parley.example/pkg/rpc"
 	"parley.example/services/presence/internal/announce"
 	"parley.example/services/presence/internal/store"
 )
@@ -86,7 +87,7 @@ func (s *Service) Run(ctx context.Context) error {
 		s.nc.Close()
 		_ = s.rdb.Close() // nothing is under way any more
 	}()
-	svc, err := natsx.Serve(s.nc, "presence", "1.0.0", 64, s.log, s.core.Handlers())
+	svc, err := rpc.Serve(s.nc, "presence", "1.0.0", 64, s.log, s.core.Handlers()...)
 	if err != nil {
 		return fmt.Errorf("serve presence: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/config"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
@@ -53,11 +53,9 @@ func start(t *testing.T, natsURL, redisAddr string) *Service {
 	return s
 }
 
-func ask[R any](t *testing.T, nc *nats.Conn, subject string, req any) (R, error) {
+func ask[Req, Resp any](t *testing.T, nc *nats.Conn, e rpc.Endpoint[Req, Resp], req Req) (Resp, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return natsx.Call[R](ctx, nc, subject, req)
+	return e.Call(t.Context(), rpc.Caller{Conn: nc, Timeout: 5 * time.Second}, req)
 }
 
 func code(err error) wire.Code {
@@ -101,7 +99,7 @@ func TestItWaitsForNatsAndRedis(t *testing.T) {
 	n.Restart()
 	nc := n.Connect()
 	testx.Eventually(t, "the request reaches the service", 20*time.Second, func() bool {
-		_, err := ask[api.SnapshotResponse](t, nc, api.PresenceSnapshot, api.SnapshotRequest{})
+		_, err := ask(t, nc, api.PresenceSnapshot, api.SnapshotRequest{})
 		if err == nil {
 			t.Fatal("an answer without Redis")
 		}
@@ -112,7 +110,7 @@ func TestItWaitsForNatsAndRedis(t *testing.T) {
 	}
 	r.Start()
 	testx.Eventually(t, "the service is ready", 20*time.Second, func() bool { return s.Ready() == nil })
-	if _, err := ask[api.SnapshotResponse](t, nc, api.PresenceSnapshot, api.SnapshotRequest{}); err != nil {
+	if _, err := ask(t, nc, api.PresenceSnapshot, api.SnapshotRequest{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -183,7 +181,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 	start(t, n.ClientURL(), testx.RedisServer(t).Addr)
 	nc := n.Connect()
 	testx.Eventually(t, "the service answers", 20*time.Second, func() bool {
-		_, err := ask[api.LastSeenResponse](t, nc, api.PresenceLastSeen, api.LastSeenRequest{Users: []string{"avi"}})
+		_, err := ask(t, nc, api.PresenceLastSeen, api.LastSeenRequest{Users: []string{"avi"}})
 		return err == nil
 	})
 	one := []api.SessionChange{{ID: 1, User: "avi"}}
@@ -191,19 +189,19 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		subject string
 		body    any
 	}{
-		"not an object":       {api.PresenceSessions, []int{1}},
-		"no gateway":          {api.PresenceSessions, api.SessionsRequest{Changes: one}},
-		"a long gateway":      {api.PresenceHeartbeat, api.HeartbeatRequest{Gateway: strings.Repeat("g", 101)}},
-		"no id":               {api.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{User: "avi"}}}},
-		"no user":             {api.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 1}}}},
-		"too many sessions":   {api.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: make([]api.SessionChange, api.PresenceSessionsMax+1)}},
-		"no such shard":       {api.PresenceSnapshot, api.SnapshotRequest{Shard: 16}},
-		"a negative shard":    {api.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: -1}},
-		"another shard":       {api.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: (api.PresenceShard("avi") + 1) % 16, Sessions: one}},
-		"too many in a shard": {api.PresenceResync, api.ResyncRequest{Gateway: "g", Sessions: make([]api.SessionChange, api.PresenceResyncMax+1)}},
-		"too many users":      {api.PresenceLastSeen, api.LastSeenRequest{Users: make([]string, api.PresenceLastSeenMax+1)}},
+		"not an object":       {api.PresenceSessions.Subject, []int{1}},
+		"no gateway":          {api.PresenceSessions.Subject, api.SessionsRequest{Changes: one}},
+		"a long gateway":      {api.PresenceHeartbeat.Subject, api.HeartbeatRequest{Gateway: strings.Repeat("g", 101)}},
+		"no id":               {api.PresenceSessions.Subject, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{User: "avi"}}}},
+		"no user":             {api.PresenceSessions.Subject, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 1}}}},
+		"too many sessions":   {api.PresenceSessions.Subject, api.SessionsRequest{Gateway: "g", Changes: make([]api.SessionChange, api.PresenceSessionsMax+1)}},
+		"no such shard":       {api.PresenceSnapshot.Subject, api.SnapshotRequest{Shard: 16}},
+		"a negative shard":    {api.PresenceResync.Subject, api.ResyncRequest{Gateway: "g", Shard: -1}},
+		"another shard":       {api.PresenceResync.Subject, api.ResyncRequest{Gateway: "g", Shard: (api.PresenceShard("avi") + 1) % 16, Sessions: one}},
+		"too many in a shard": {api.PresenceResync.Subject, api.ResyncRequest{Gateway: "g", Sessions: make([]api.SessionChange, api.PresenceResyncMax+1)}},
+		"too many users":      {api.PresenceLastSeen.Subject, api.LastSeenRequest{Users: make([]string, api.PresenceLastSeenMax+1)}},
 	} {
-		if _, err := ask[api.Empty](t, nc, c.subject, c.body); code(err) != wire.InvalidArgument {
+		if _, err := ask(t, nc, rpc.Endpoint[any, api.Empty]{Subject: c.subject}, c.body); code(err) != wire.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -222,10 +220,10 @@ func TestEachChangeIsAnnouncedOnce(t *testing.T) {
 	change := func(gone bool) {
 		req := api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 7, User: "avi", Gone: gone, Deliberate: gone}}}
 		testx.Eventually(t, "the change is taken", 20*time.Second, func() bool {
-			_, err := ask[api.Empty](t, nc, api.PresenceSessions, req)
+			_, err := ask(t, nc, api.PresenceSessions, req)
 			return err == nil
 		})
-		_, _ = ask[api.Empty](t, nc, api.PresenceSessions, req) // doubled
+		_, _ = ask(t, nc, api.PresenceSessions, req) // doubled
 	}
 	change(false)
 	change(true)

@@ -14,6 +14,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/services/auth/internal/store"
 )
 
@@ -282,7 +283,7 @@ func (s *Service) away(err error) error {
 		return wire.E(wire.TooLarge, "the list is full")
 	}
 	s.Log.Warn("cannot answer", "error", err)
-	return api.ErrUnavailable
+	return rpc.ErrUnavailable
 }
 
 // bad finds what PostgreSQL would refuse, so that a strange question is not taken for an outage.

@@ -16,6 +16,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 	"parley.example/services/auth/internal/password"
 	"parley.example/services/auth/internal/store"
@@ -446,7 +447,7 @@ func (s *Service) away(what string, err error) error {
 		return e
 	}
 	s.Log.Warn("cannot "+what, "error", err)
-	return api.ErrUnavailable
+	return rpc.ErrUnavailable
 }
 
 func random(n int) string {

@@ -17,6 +17,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/token"
 )
@@ -245,7 +246,7 @@ func (r *refusal) Error() string   { return r.cause.Error() }
 func (r *refusal) Unwrap() []error { return []error{r.cause, r.wire} }
 
 var (
-	errNotReady = &refusal{"not_ready", errors.New("keys and revocations have not been read yet"), api.ErrUnavailable}
+	errNotReady = &refusal{"not_ready", errors.New("keys and revocations have not been read yet"), rpc.ErrUnavailable}
 	errExpired  = &refusal{"expired", token.ErrExpired, wire.E(wire.Unauthenticated, "the token has expired; get a new one")}
 	errRevoked  = &refusal{"revoked", ErrRevoked, wire.E(wire.Unauthenticated, "the token was revoked; log in again")}
 	errDisabled = &refusal{"disabled", ErrDisabled, wire.E(wire.Unauthenticated, "this account is disabled")}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 )
 
 // CatchUps puts the questions of sessions that join at about the same time into common requests to history.
@@ -62,13 +63,13 @@ func (c *CatchUps) Ask(ctx context.Context, item api.CatchUpItem, minApplied []i
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		return res, false, api.ErrUnavailable
+		return res, false, rpc.ErrUnavailable
 	}
 	if b.err != nil {
 		return res, false, b.err
 	}
 	if at >= len(b.resp.Results) {
-		return res, false, api.ErrUnavailable
+		return res, false, rpc.ErrUnavailable
 	}
 	return b.resp.Results[at], b.resp.Behind, nil
 }

@@ -16,43 +16,44 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
 // requests has one call a subject. Each must reach its subject, and only it.
 func requests(r *RPC) map[string]func(context.Context) (any, error) {
 	return map[string]func(context.Context) (any, error){
-		api.AuthRegister:  ask(r.AuthRegister, api.Credentials{Username: "Avi", Password: "p", Address: "1.1.1.1"}),
-		api.AuthLogin:     ask(r.AuthLogin, api.Credentials{Username: "Avi"}),
-		api.AuthRefresh:   ask(r.AuthRefresh, api.RefreshRequest{RefreshToken: "r"}),
-		api.AuthLogout:    say(r.AuthLogout, api.LogoutRequest{Username: "Avi", SID: "s"}),
-		api.AuthCheck:     ask(r.AuthCheck, api.Credentials{Username: "Avi", Password: "p"}),
-		api.AuthEndLogins: ask(r.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"}),
-		api.AuthUsed:      say(r.AuthUsed, api.UsedRequest{}),
-		api.AuthContacts:  ask(r.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 3}),
-		api.AuthResolve:   ask(r.AuthResolve, api.ResolveRequest{Names: []string{"avi"}}),
-		api.AuthRelations: ask(r.AuthRelations, api.RelationsRequest{
+		api.AuthRegister.Subject:  ask(r.AuthRegister, api.Credentials{Username: "Avi", Password: "p", Address: "1.1.1.1"}),
+		api.AuthLogin.Subject:     ask(r.AuthLogin, api.Credentials{Username: "Avi"}),
+		api.AuthRefresh.Subject:   ask(r.AuthRefresh, api.RefreshRequest{RefreshToken: "r"}),
+		api.AuthLogout.Subject:    say(r.AuthLogout, api.LogoutRequest{Username: "Avi", SID: "s"}),
+		api.AuthCheck.Subject:     ask(r.AuthCheck, api.Credentials{Username: "Avi", Password: "p"}),
+		api.AuthEndLogins.Subject: ask(r.AuthEndLogins, api.EndLoginsRequest{Username: "Avi"}),
+		api.AuthUsed.Subject:      say(r.AuthUsed, api.UsedRequest{}),
+		api.AuthContacts.Subject:  ask(r.AuthContacts, api.ContactsRequest{Username: "Avi", Limit: 3}),
+		api.AuthResolve.Subject:   ask(r.AuthResolve, api.ResolveRequest{Names: []string{"avi"}}),
+		api.AuthRelations.Subject: ask(r.AuthRelations, api.RelationsRequest{
 			Username: "Avi",
 		}),
-		api.AuthDirectory:        ask(r.AuthDirectory, api.DirectoryRequest{Since: 7}),
-		api.AuthPutContact:       ask(r.AuthPutContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
-		api.AuthDeleteContact:    say(r.AuthDeleteContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
-		api.AuthPutBlock:         say(r.AuthPutBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
-		api.AuthDeleteBlock:      say(r.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
-		api.HistoryCatchUp:       ask(r.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "Avi"}}}),
-		api.HistoryPage:          ask(r.HistoryPage, api.PageRequest{A: "Avi", B: "Lisa"}),
-		api.HistoryConversations: ask(r.HistoryConversations, api.ConversationsRequest{Username: "Avi"}),
-		api.HistoryFind:          ask(r.HistoryFind, api.FindRequest{Sender: "Avi", ID: "m"}),
-		api.HistoryRows:          ask(r.HistoryRows, api.RowsRequest{P: 1, To: 5}),
-		api.HistoryMessages:      ask(r.HistoryMessages, api.MessagesRequest{P: 1, Seqs: []int64{4}}),
-		api.HistoryMarks:         ask(r.HistoryMarks, api.MarksRequest{AgeMS: 5000}),
-		api.HistoryConfirm:       say(r.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "Avi", A: "Avi", B: "Lisa", Seq: 4}}}),
-		api.HistoryRead:          ask(r.HistoryRead, api.ReadRequest{User: "Avi", A: "Avi", B: "Lisa", Seq: 4}),
-		api.PresenceSessions:     say(r.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 1 << 63, User: "Avi"}}}),
-		api.PresenceHeartbeat:    ask(r.PresenceHeartbeat, api.HeartbeatRequest{Gateway: "g"}),
-		api.PresenceSnapshot:     ask(r.PresenceSnapshot, api.SnapshotRequest{Shard: 3}),
-		api.PresenceResync:       say(r.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: 3}),
-		api.PresenceLastSeen:     ask(r.PresenceLastSeen, api.LastSeenRequest{Users: []string{"Avi"}}),
+		api.AuthDirectory.Subject:        ask(r.AuthDirectory, api.DirectoryRequest{Since: 7}),
+		api.AuthPutContact.Subject:       ask(r.AuthPutContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.AuthDeleteContact.Subject:    say(r.AuthDeleteContact, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.AuthPutBlock.Subject:         say(r.AuthPutBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.AuthDeleteBlock.Subject:      say(r.AuthDeleteBlock, api.PairRequest{Username: "Avi", Peer: "Lisa"}),
+		api.HistoryCatchUp.Subject:       ask(r.HistoryCatchUp, api.CatchUpRequest{Items: []api.CatchUpItem{{User: "Avi"}}}),
+		api.HistoryPage.Subject:          ask(r.HistoryPage, api.PageRequest{A: "Avi", B: "Lisa"}),
+		api.HistoryConversations.Subject: ask(r.HistoryConversations, api.ConversationsRequest{Username: "Avi"}),
+		api.HistoryFind.Subject:          ask(r.HistoryFind, api.FindRequest{Sender: "Avi", ID: "m"}),
+		api.HistoryRows.Subject:          ask(r.HistoryRows, api.RowsRequest{P: 1, To: 5}),
+		api.HistoryMessages.Subject:      ask(r.HistoryMessages, api.MessagesRequest{P: 1, Seqs: []int64{4}}),
+		api.HistoryMarks.Subject:         ask(r.HistoryMarks, api.MarksRequest{AgeMS: 5000}),
+		api.HistoryConfirm.Subject:       say(r.HistoryConfirm, api.ConfirmRequest{Items: []api.Confirm{{User: "Avi", A: "Avi", B: "Lisa", Seq: 4}}}),
+		api.HistoryRead.Subject:          ask(r.HistoryRead, api.ReadRequest{User: "Avi", A: "Avi", B: "Lisa", Seq: 4}),
+		api.PresenceSessions.Subject:     say(r.PresenceSessions, api.SessionsRequest{Gateway: "g", Changes: []api.SessionChange{{ID: 1 << 63, User: "Avi"}}}),
+		api.PresenceHeartbeat.Subject:    ask(r.PresenceHeartbeat, api.HeartbeatRequest{Gateway: "g"}),
+		api.PresenceSnapshot.Subject:     ask(r.PresenceSnapshot, api.SnapshotRequest{Shard: 3}),
+		api.PresenceResync.Subject:       say(r.PresenceResync, api.ResyncRequest{Gateway: "g", Shard: 3}),
+		api.PresenceLastSeen.Subject:     ask(r.PresenceLastSeen, api.LastSeenRequest{Users: []string{"Avi"}}),
 	}
 }
 
@@ -66,11 +67,11 @@ func say[Req any](f func(context.Context, Req) error, req Req) func(context.Cont
 
 // answers has what the services of this test answer, where the zero value would not show a mistake.
 var answers = map[string]any{
-	api.AuthLogin:         api.Tokens{AccessToken: "a", RefreshToken: "r", ExpiresIn: 900, Username: "Avi"},
-	api.AuthDirectory:     api.DirectoryResponse{Mode: api.Everyone, Total: 1, Usernames: []string{"Avi"}},
-	api.HistoryPage:       api.PageResponse{Messages: []api.StoredMessage{{Seq: 4, A: "Avi", B: "Lisa", Content: "x"}}, More: true},
-	api.PresenceHeartbeat: api.HeartbeatResponse{Shards: [api.PresenceShards]api.ShardState{3: {Epoch: "e", Resync: true}}},
-	api.PresenceLastSeen:  api.LastSeenResponse{LastSeen: []int64{5}},
+	api.AuthLogin.Subject:         api.Tokens{AccessToken: "a", RefreshToken: "r", ExpiresIn: 900, Username: "Avi"},
+	api.AuthDirectory.Subject:     api.DirectoryResponse{Mode: api.Everyone, Total: 1, Usernames: []string{"Avi"}},
+	api.HistoryPage.Subject:       api.PageResponse{Messages: []api.StoredMessage{{Seq: 4, A: "Avi", B: "Lisa", Content: "x"}}, More: true},
+	api.PresenceHeartbeat.Subject: api.HeartbeatResponse{Shards: [api.PresenceShards]api.ShardState{3: {Epoch: "e", Resync: true}}},
+	api.PresenceLastSeen.Subject:  api.LastSeenResponse{LastSeen: []int64{5}},
 }
 
 func openBus(t *testing.T, url string) *Bus {
@@ -83,9 +84,9 @@ func openBus(t *testing.T, url string) *Bus {
 	return b
 }
 
-func serve(t *testing.T, url string, handlers map[string]natsx.Handler) {
+func serve(t *testing.T, url string, handlers ...rpc.Handler) {
 	t.Helper()
-	s, err := natsx.Serve(testx.Connect(t, url), "test", "1.0.0", 64, testx.Quiet(), handlers)
+	s, err := rpc.Serve(testx.Connect(t, url), "test", "1.0.0", 64, testx.Quiet(), handlers...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,17 +106,17 @@ func TestEveryRequestReachesItsService(t *testing.T) {
 		body    []byte
 	}
 	got := make(chan request, 1)
-	handlers := map[string]natsx.Handler{}
+	var handlers []rpc.Handler
 	for s := range calls {
-		handlers[s] = func(_ context.Context, body []byte) (any, error) {
+		handlers = append(handlers, rpc.Handler{Subject: s, Answer: func(_ context.Context, body []byte) (any, error) {
 			got <- request{s, body}
 			if a := answers[s]; a != nil {
 				return a, nil
 			}
 			return api.Empty{}, nil
-		}
+		}})
 	}
-	serve(t, srv.ClientURL(), handlers)
+	serve(t, srv.ClientURL(), handlers...)
 	for subject, call := range calls {
 		resp, err := call(t.Context())
 		if err != nil {
@@ -167,16 +168,16 @@ func TestFailedRequests(t *testing.T) {
 	srv := testx.NatsServer(t)
 	b := openBus(t, srv.ClientURL())
 	release := make(chan struct{})
-	serve(t, srv.ClientURL(), map[string]natsx.Handler{
-		api.AuthLogin: func(context.Context, []byte) (any, error) {
-			return nil, &wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1500}
-		},
-		api.AuthLogout: func(context.Context, []byte) (any, error) { return nil, errors.New("inside") },
-		api.AuthResolve: func(context.Context, []byte) (any, error) {
+	serve(t, srv.ClientURL(),
+		api.AuthLogin.Handle(func(context.Context, api.Credentials) (api.Tokens, error) {
+			return api.Tokens{}, &wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1500}
+		}),
+		api.AuthLogout.Handle(func(context.Context, api.LogoutRequest) (api.Empty, error) { return api.Empty{}, errors.New("inside") }),
+		api.AuthResolve.Handle(func(context.Context, api.ResolveRequest) (api.ResolveResponse, error) {
 			<-release
 			return api.ResolveResponse{}, nil
-		},
-	})
+		}),
+	)
 	defer close(release)
 
 	_, err := b.RPC(10*time.Second).AuthLogin(t.Context(), api.Credentials{})

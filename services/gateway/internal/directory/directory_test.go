@@ -16,6 +16,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
@@ -49,11 +50,11 @@ func (a *fakeAuth) begin(ctx context.Context) error {
 		select {
 		case <-hang:
 		case <-ctx.Done():
-			return api.ErrUnavailable
+			return rpc.ErrUnavailable
 		}
 	}
 	if away {
-		return api.ErrUnavailable
+		return rpc.ErrUnavailable
 	}
 	return nil
 }
@@ -66,7 +67,7 @@ func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.broken && n%2 == 1 {
-		return api.ResolveResponse{}, api.ErrUnavailable
+		return api.ResolveResponse{}, rpc.ErrUnavailable
 	}
 	find := func(users []string) []string {
 		out := make([]string, len(req.Names))
@@ -90,7 +91,7 @@ func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.broken && n%2 == 1 {
-		return api.Relations{}, api.ErrUnavailable
+		return api.Relations{}, rpc.ErrUnavailable
 	}
 	if !slices.Contains(a.users, req.Username) {
 		return api.Relations{}, wire.E(wire.UnknownUser, "no")

@@ -8,6 +8,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 )
 
 // name is what is known of one spelling; registered is "" when nobody had it.
@@ -90,7 +91,7 @@ func (d *Directory) find(ctx context.Context, spelling string) (name, error) {
 // ask asks auth, once for all who ask for the same name at a time. Who has an old answer waits but a moment.
 func (d *Directory) ask(ctx context.Context, folded, clean string, hasOld bool) (name, error) {
 	if !d.available() {
-		return name{}, api.ErrUnavailable
+		return name{}, rpc.ErrUnavailable
 	}
 	ch := d.calls.DoChan(folded, func() (any, error) { return d.askAuth(clean) })
 	var enough <-chan time.Time
@@ -108,7 +109,7 @@ func (d *Directory) ask(ctx context.Context, folded, clean string, hasOld bool) 
 	case <-enough:
 	case <-ctx.Done():
 	}
-	return name{}, api.ErrUnavailable
+	return name{}, rpc.ErrUnavailable
 }
 
 // askAuth has a context of its own: whoever asked first may leave while others wait.
@@ -119,7 +120,7 @@ func (d *Directory) askAuth(clean string) (name, error) {
 	case d.slots <- struct{}{}:
 		defer func() { <-d.slots }()
 	case <-ctx.Done():
-		return name{}, api.ErrUnavailable
+		return name{}, rpc.ErrUnavailable
 	}
 	r, err := question(d, func() (api.ResolveResponse, error) {
 		return d.client.AuthResolve(ctx, api.ResolveRequest{Names: []string{clean}})
@@ -130,7 +131,7 @@ func (d *Directory) askAuth(clean string) (name, error) {
 	switch {
 	case err != nil:
 		d.m.lookups.WithLabelValues("unavailable").Inc()
-		return name{}, api.ErrUnavailable
+		return name{}, rpc.ErrUnavailable
 	case r.Usernames[0] != "":
 		d.m.lookups.WithLabelValues("ok").Inc()
 		return name{registered: r.Usernames[0], at: time.Now()}, nil

@@ -9,6 +9,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 )
 
 // entry is one user who is connected here.
@@ -188,7 +189,7 @@ func (e *entry) wait(ctx context.Context) (*relations, error) {
 		select {
 		case <-e.tried:
 		case <-ctx.Done():
-			return nil, api.ErrUnavailable
+			return nil, rpc.ErrUnavailable
 		}
 	}
 	return e.rel.Load(), nil
@@ -198,7 +199,7 @@ func (e *entry) wait(ctx context.Context) (*relations, error) {
 // be assumed. Among everybody, chat goes on: what is known of the peer still counts.
 func (d *Directory) unchecked(user, peer string) error {
 	if d.Mode() != api.Everyone {
-		return api.ErrUnavailable
+		return rpc.ErrUnavailable
 	}
 	if rel := d.known(peer); rel != nil && contains(rel.blocked, user) {
 		return errForbidden
@@ -215,7 +216,7 @@ func (d *Directory) blocks(ctx context.Context, peer, user string) (bool, error)
 	defer d.Release(peer)
 	rel, err := e.wait(ctx)
 	if err == nil && rel == nil {
-		err = api.ErrUnavailable
+		err = rpc.ErrUnavailable
 	}
 	return rel != nil && contains(rel.blocked, user), err
 }
@@ -292,7 +293,7 @@ func (d *Directory) fetch(e *entry) (answered bool) {
 	e.loading.Lock()
 	defer e.loading.Unlock()
 	defer e.finish()
-	err := error(api.ErrUnavailable)
+	err := error(rpc.ErrUnavailable)
 	var r api.Relations
 	if d.available() {
 		ctx, cancel := context.WithTimeout(d.base, d.times.call)

@@ -18,6 +18,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/internal/engineio"
@@ -141,7 +142,7 @@ func (w *world) PresenceLastSeen(ctx context.Context, r api.LastSeenRequest) (ap
 	w.seenReqs = append(w.seenReqs, r)
 	if w.slowSeen {
 		<-ctx.Done()
-		return api.LastSeenResponse{}, api.ErrUnavailable
+		return api.LastSeenResponse{}, rpc.ErrUnavailable
 	}
 	var out api.LastSeenResponse
 	for _, u := range r.Users {

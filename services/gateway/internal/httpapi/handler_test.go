@@ -21,6 +21,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/web"
 )
@@ -70,7 +71,7 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%v: detail %q", err, r.problem(t).Detail)
 		}
 	}
-	w.fail["verify"] = api.ErrUnavailable
+	w.fail["verify"] = rpc.ErrUnavailable
 	ask(h, "GET", "/v1/contacts", "Avi", "").wants(t, 503, wire.Unavailable)
 	delete(w.fail, "verify")
 
@@ -188,8 +189,8 @@ func TestErrors(t *testing.T) {
 		{&wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1001}, 429, wire.RateLimited, "2"},
 		{&wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1}, 429, wire.RateLimited, "1"},
 		{&wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1 << 60}, 429, wire.RateLimited, "3600"},
-		{api.ErrUnavailable, 503, wire.Unavailable, "2"},
-		{fmt.Errorf("wrapped: %w", api.ErrUnavailable), 503, wire.Unavailable, "2"},
+		{rpc.ErrUnavailable, 503, wire.Unavailable, "2"},
+		{fmt.Errorf("wrapped: %w", rpc.ErrUnavailable), 503, wire.Unavailable, "2"},
 		{errors.New("dial 10.1.2.3: hunter2-secret"), 500, wire.Internal, ""},
 		{wire.E("from_the_future", "new"), 500, "from_the_future", ""},
 	} {

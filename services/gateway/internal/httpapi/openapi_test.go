@@ -13,6 +13,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/services/gateway/apidocs"
 )
 
@@ -259,7 +260,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"POST /v1/users", "/v1/users", "", cred, fail("register", wire.E(wire.UsernameTaken, "taken")), 409},
 		{"POST /v1/users", "/v1/users", "", `{"username":"` + strings.Repeat("a", maxBody) + `"}`, nil, 413},
 		{"POST /v1/users", "/v1/users", "", cred, fail("register", http.ErrBodyNotAllowed), 500},
-		{"POST /v1/users", "/v1/users", "", cred, fail("register", api.ErrUnavailable), 503},
+		{"POST /v1/users", "/v1/users", "", cred, fail("register", rpc.ErrUnavailable), 503},
 		{"POST /v1/sessions", "/v1/sessions", "", cred, nil, 201},
 		{"POST /v1/sessions", "/v1/sessions", "", cred, fail("login", wire.E(wire.Unauthenticated, "no")), 401},
 		{"POST /v1/sessions", "/v1/sessions", "", cred, fail("login", wire.E(wire.Forbidden, "disabled")), 403},
@@ -270,16 +271,16 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"DELETE /v1/sessions/current", "/v1/sessions/current", "", "", nil, 401},
 		{"DELETE /v1/sessions/current", "/v1/sessions/current", "Avi/seed", "", nil, 403},
 		{"GET /v1/contacts", "/v1/contacts?prefix=a&limit=5", "Avi", "", nil, 200},
-		{"GET /v1/contacts", "/v1/contacts", "Avi", "", func(w *world) { w.unknown = true; w.fail["last_seen"] = api.ErrUnavailable }, 200},
+		{"GET /v1/contacts", "/v1/contacts", "Avi", "", func(w *world) { w.unknown = true; w.fail["last_seen"] = rpc.ErrUnavailable }, 200},
 		{"GET /v1/contacts", "/v1/contacts?limit=x", "Avi", "", nil, 400},
 		{"PUT /v1/contacts/{username}", "/v1/contacts/lisa", "Avi", "", func(w *world) { w.state = "requested" }, 200},
 		{"PUT /v1/contacts/{username}", "/v1/contacts/lisa", "Avi", "", fail("put_contact", wire.E(wire.UnknownUser, "nobody")), 404},
 		{"DELETE /v1/contacts/{username}", "/v1/contacts/lisa", "Avi", "", nil, 204},
 		{"PUT /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", nil, 204},
 		{"DELETE /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", nil, 204},
-		{"DELETE /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", fail("delete_block", api.ErrUnavailable), 503},
+		{"DELETE /v1/blocks/{username}", "/v1/blocks/lisa", "Avi", "", fail("delete_block", rpc.ErrUnavailable), 503},
 		{"GET /v1/conversations", "/v1/conversations", "Avi", "", nil, 200},
-		{"GET /v1/conversations", "/v1/conversations", "Avi", "", fail("conversations", api.ErrUnavailable), 503},
+		{"GET /v1/conversations", "/v1/conversations", "Avi", "", fail("conversations", rpc.ErrUnavailable), 503},
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/lisa&avi/messages", "Avi", "", nil, 200},
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/dana&lisa/messages", "Avi", "", nil, 403},
 		{"GET /v1/rooms/{room}/messages", "/v1/rooms/avi/messages", "Avi", "", nil, 400},

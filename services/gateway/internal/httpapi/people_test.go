@@ -11,6 +11,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 )
 
 func decode[T any](t *testing.T, r reply) T {
@@ -59,7 +60,7 @@ func TestContactsWithoutPresence(t *testing.T) {
 	w.contacts = api.ContactsPage{Usernames: []string{"Dana"}}
 	w.unknown = true
 	const unknown = `{"contacts":[{"username":"Dana","room":"Avi&Dana","online":null}]}`
-	w.fail["last_seen"] = api.ErrUnavailable
+	w.fail["last_seen"] = rpc.ErrUnavailable
 	if got := strings.TrimSpace(string(ask(h, "GET", "/v1/contacts", "Avi", "").body)); got != unknown {
 		t.Errorf("presence away: %s", got)
 	}
@@ -72,7 +73,7 @@ func TestContactsWithoutPresence(t *testing.T) {
 	if d := time.Since(start); d > 5*time.Second { // far above lastSeenPatience, far below a request's time
 		t.Errorf("the list waited %s for presence", d)
 	}
-	w.fail["contacts"] = api.ErrUnavailable
+	w.fail["contacts"] = rpc.ErrUnavailable
 	ask(h, "GET", "/v1/contacts", "Avi", "").wants(t, 503, wire.Unavailable)
 }
 
@@ -193,7 +194,7 @@ func TestMessages(t *testing.T) {
 	if got := w.convReqs[len(w.convReqs)-1]; !slices.Equal(got.MinApplied, []int64{7, 9}) {
 		t.Errorf("conversations: asked for %+v", got)
 	}
-	w.fail["page"] = api.ErrUnavailable
+	w.fail["page"] = rpc.ErrUnavailable
 	r := ask(h, "GET", "/v1/rooms/Avi&Lisa/messages", "Avi", "")
 	r.wants(t, 503, wire.Unavailable)
 	if r.Header.Get("Retry-After") == "" {
@@ -237,7 +238,7 @@ func TestRoomsOfOthers(t *testing.T) {
 	for _, bad := range []string{"avi", "avi&avi", "Avi&AVI", "avi&", "&lisa", "avi&lisa&dana", "avi&*", "avi&%3E", "avi&a%20b", "%ff&avi"} {
 		ask(h, "GET", "/v1/rooms/"+bad+"/messages", "Avi", "").wants(t, 400, wire.InvalidArgument)
 	}
-	w.fail["resolve"] = api.ErrUnavailable
+	w.fail["resolve"] = rpc.ErrUnavailable
 	ask(h, "GET", "/v1/rooms/avi&lisa/messages", "Avi", "").wants(t, 503, wire.Unavailable)
 	w.fail["resolve"] = wire.E(wire.Forbidden, "no")
 	ask(h, "GET", "/v1/rooms/avi&lisa/messages", "Avi", "").wants(t, 403, wire.Forbidden)

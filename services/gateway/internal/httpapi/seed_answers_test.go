@@ -13,6 +13,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/apidocs"
 )
@@ -243,7 +244,7 @@ func TestSeedContactsAreCapped(t *testing.T) {
 	}
 
 	// Without history, and beside an auth that does not know the question.
-	w.fail["conversations"], w.among, w.contactReqs = api.ErrUnavailable, nil, nil
+	w.fail["conversations"], w.among, w.contactReqs = rpc.ErrUnavailable, nil, nil
 	if got := list(t, w); len(got.Contacts) != seedContactsMost || len(w.contactReqs[1].Among) != 101 {
 		t.Errorf("%d contacts", len(got.Contacts))
 	}

@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
@@ -270,9 +270,7 @@ func (w *modelWorld) compare() {
 // service asks the presence service who is online.
 func (w *modelWorld) service() (online []string, settled bool) {
 	for i := range api.PresenceShards {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		snap, err := natsx.Call[api.SnapshotResponse](ctx, w.gateways[0].nc, api.PresenceSnapshot, api.SnapshotRequest{Shard: i})
-		cancel()
+		snap, err := api.PresenceSnapshot.Call(context.Background(), rpc.Caller{Conn: w.gateways[0].nc, Timeout: 5 * time.Second}, api.SnapshotRequest{Shard: i})
 		if err != nil || snap.Settling {
 			return nil, false
 		}

@@ -18,7 +18,7 @@ import (
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/config"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 	service "parley.example/services/presence"
 )
@@ -130,12 +130,12 @@ func (s *scene) gatewayOn(way *traffic) *gateway {
 
 var errCut = errors.New("cut off")
 
-func call[R any](ctx context.Context, g *gateway, subj string, req any) (R, error) {
+// call waits for as long as ctx says.
+func call[Req, Resp any](ctx context.Context, g *gateway, e rpc.Endpoint[Req, Resp], req Req) (resp Resp, err error) {
 	if g.cut.Load() {
-		var r R
-		return r, errCut
+		return resp, errCut
 	}
-	return natsx.Call[R](ctx, g.nc, subj, req)
+	return e.Call(ctx, rpc.Caller{Conn: g.nc, Timeout: time.Hour}, req)
 }
 
 // errLost is a request, or the answer to it, that got lost.
@@ -143,39 +143,39 @@ var errLost = errors.New("lost on its way")
 
 // change makes a request that changes something, over a way on which its first copy, its answer or nothing may get lost, and more copies
 // of it may come later.
-func (g *gateway) change(ctx context.Context, subj string, req any) error {
+func change[Req any](ctx context.Context, g *gateway, e rpc.Endpoint[Req, api.Empty], req Req) error {
 	if g.way != nil {
 		lost, late := g.way.requests.draw(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			_, _ = call[api.Empty](ctx, g, subj, req) // nobody waits for it
+			_, _ = call(ctx, g, e, req) // nobody waits for it
 		})
 		if lost || late {
 			return errLost
 		}
 	}
-	_, err := call[api.Empty](ctx, g, subj, req)
+	_, err := call(ctx, g, e, req)
 	return err
 }
 
 func (g *gateway) PresenceSessions(ctx context.Context, req api.SessionsRequest) error {
-	return g.change(ctx, api.PresenceSessions, req)
+	return change(ctx, g, api.PresenceSessions, req)
 }
 
 func (g *gateway) PresenceHeartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error) {
 	if g.way != nil && g.way.deaf.Load() {
 		return api.HeartbeatResponse{}, errLost
 	}
-	return call[api.HeartbeatResponse](ctx, g, api.PresenceHeartbeat, req)
+	return call(ctx, g, api.PresenceHeartbeat, req)
 }
 
 func (g *gateway) PresenceSnapshot(ctx context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
-	return call[api.SnapshotResponse](ctx, g, api.PresenceSnapshot, req)
+	return call(ctx, g, api.PresenceSnapshot, req)
 }
 
 func (g *gateway) PresenceResync(ctx context.Context, req api.ResyncRequest) error {
 	pause(ctx, time.Duration(g.slow.Load()))
-	return g.change(ctx, api.PresenceResync, req)
+	return change(ctx, g, api.PresenceResync, req)
 }
 
 func (g *gateway) Subscribe(subject string, f func([]byte)) (func(), error) {

@@ -19,6 +19,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/pkg/token"
@@ -210,7 +211,7 @@ func (w *world) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.C
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.down || w.deaf {
-		return resp, api.ErrUnavailable
+		return resp, rpc.ErrUnavailable
 	}
 	resp.Applied = w.applied[:]
 	for p, v := range req.MinApplied {

@@ -11,6 +11,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 	"parley.example/services/gateway/internal/directory"
 )
@@ -417,7 +418,7 @@ type ignorant struct {
 
 func (d ignorant) Peer(ctx context.Context, user, name string) (string, error) {
 	if !d.known.Load() {
-		return "", api.ErrUnavailable
+		return "", rpc.ErrUnavailable
 	}
 	return d.modest.Peer(ctx, user, name)
 }

@@ -13,6 +13,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/internal/access"
@@ -93,7 +94,7 @@ func (w *seedWorld) Verify(tok string, _ time.Time) (token.Claims, error) {
 	c, ok := w.tokens[tok]
 	switch {
 	case w.away:
-		return token.Claims{}, api.ErrUnavailable
+		return token.Claims{}, rpc.ErrUnavailable
 	case !ok:
 		return token.Claims{}, token.ErrInvalid
 	case w.revoked[c.SID]:
@@ -120,7 +121,7 @@ func (w *seedWorld) Peer(ctx context.Context, user, name string) (string, error)
 	silent := w.silent
 	w.mu.Unlock()
 	if silent {
-		return "", api.ErrUnavailable
+		return "", rpc.ErrUnavailable
 	}
 	if name == "away" {
 		return "", errors.New("auth cannot be reached")

@@ -13,6 +13,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/internal/router"
@@ -163,7 +164,7 @@ func (s *Session) activate() error {
 		s.mu.Lock()
 		s.active = false
 		s.mu.Unlock()
-		return api.ErrUnavailable
+		return rpc.ErrUnavailable
 	}
 	s.hub.Presence.Online(s.id, s.user)
 	s.show()
@@ -352,7 +353,7 @@ func (s *Session) Read(name string, seq int64, re string) error {
 				return
 			}
 		}
-		s.sendError(api.ErrUnavailable, re)
+		s.sendError(rpc.ErrUnavailable, re)
 	})
 	return nil
 }

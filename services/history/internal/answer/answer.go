@@ -12,8 +12,8 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/services/history/internal/store"
 )
@@ -53,24 +53,24 @@ func New(st *store.Store, applied *Applied, marks *Marks, partitions int, log *s
 	return s, reg.Register(s.failed)
 }
 
-// Handlers is what natsx.Serve needs.
-func (s *Server) Handlers() map[string]natsx.Handler {
-	return map[string]natsx.Handler{
-		api.HistoryCatchUp:       handle(s, s.catchUp),
-		api.HistoryPage:          handle(s, s.page),
-		api.HistoryConversations: handle(s, s.conversations),
-		api.HistoryFind:          handle(s, s.find),
-		api.HistoryRows:          handle(s, s.rows),
-		api.HistoryMessages:      handle(s, s.messages),
-		api.HistoryConfirm:       handle(s, s.confirm),
-		api.HistoryRead:          handle(s, s.read),
-		api.HistoryMarks:         handle(s, s.askMarks),
+// Handlers is what rpc.Serve needs.
+func (s *Server) Handlers() []rpc.Handler {
+	return []rpc.Handler{
+		api.HistoryCatchUp.Handle(limited(s, s.catchUp)),
+		api.HistoryPage.Handle(limited(s, s.page)),
+		api.HistoryConversations.Handle(limited(s, s.conversations)),
+		api.HistoryFind.Handle(limited(s, s.find)),
+		api.HistoryRows.Handle(limited(s, s.rows)),
+		api.HistoryMessages.Handle(limited(s, s.messages)),
+		api.HistoryConfirm.Handle(limited(s, s.confirm)),
+		api.HistoryRead.Handle(limited(s, s.read)),
+		api.HistoryMarks.Handle(limited(s, s.askMarks)),
 	}
 }
 
-// handle bounds the time of a request, and turns what SQL says into "unavailable".
-func handle[Req, Resp any](s *Server, f func(context.Context, Req) (Resp, error)) natsx.Handler {
-	return natsx.Typed(func(ctx context.Context, req Req) (Resp, error) {
+// limited bounds the time of a request, and turns what SQL says into "unavailable".
+func limited[Req, Resp any](s *Server, f func(context.Context, Req) (Resp, error)) func(context.Context, Req) (Resp, error) {
+	return func(ctx context.Context, req Req) (Resp, error) {
 		ctx, cancel := context.WithTimeout(ctx, sqlTime)
 		defer cancel()
 		resp, err := f(ctx, req)
@@ -83,8 +83,8 @@ func handle[Req, Resp any](s *Server, f func(context.Context, Req) (Resp, error)
 		}
 		s.failed.Inc()
 		s.warn(err)
-		return resp, api.ErrUnavailable
-	})
+		return resp, rpc.ErrUnavailable
+	}
 }
 
 func (s *Server) warn(err error) {

@@ -17,7 +17,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/services/presence/internal/store"
 )
@@ -55,13 +55,13 @@ func New(st *store.Store, publish func(string, []byte) error, hear func(context.
 }
 
 // Handlers are the requests of the contract.
-func (c *Core) Handlers() map[string]natsx.Handler {
-	return map[string]natsx.Handler{
-		api.PresenceSessions:  natsx.Typed(c.sessions),
-		api.PresenceHeartbeat: natsx.Typed(c.heartbeat),
-		api.PresenceResync:    natsx.Typed(c.resync),
-		api.PresenceSnapshot:  natsx.Typed(c.snapshot),
-		api.PresenceLastSeen:  natsx.Typed(c.lastSeen),
+func (c *Core) Handlers() []rpc.Handler {
+	return []rpc.Handler{
+		api.PresenceSessions.Handle(c.sessions),
+		api.PresenceHeartbeat.Handle(c.heartbeat),
+		api.PresenceResync.Handle(c.resync),
+		api.PresenceSnapshot.Handle(c.snapshot),
+		api.PresenceLastSeen.Handle(c.lastSeen),
 	}
 }
 

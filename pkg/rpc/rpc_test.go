@@ -1,4 +1,4 @@
-package natsx_test
+package rpc_test
 
 import (
 	"bytes"
@@ -18,6 +18,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/natsx"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
@@ -31,9 +32,9 @@ type answer struct {
 	N int `json:"n"`
 }
 
-func serve(t *testing.T, nc *nats.Conn, concurrency int, handlers map[string]natsx.Handler) *natsx.Service {
+func serve(t *testing.T, nc *nats.Conn, concurrency int, handlers ...rpc.Handler) *rpc.Service {
 	t.Helper()
-	s, err := natsx.Serve(nc, "test", "1.0.0", concurrency, testx.Quiet(), handlers)
+	s, err := rpc.Serve(nc, "test", "1.0.0", concurrency, testx.Quiet(), handlers...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,62 +58,77 @@ func wantCode(t *testing.T, err error, code wire.Code) *wire.Error {
 	return e
 }
 
-func double(_ context.Context, q question) (answer, error) { return answer{2 * q.N}, nil }
+// test is an endpoint of the tests' service.
+func test(method string) rpc.Endpoint[question, answer] {
+	return rpc.Endpoint[question, answer]{Subject: "svc.test." + method}
+}
+
+// loose takes requests that a service does not expect.
+func loose(method string) rpc.Endpoint[any, answer] {
+	return rpc.Endpoint[any, answer]{Subject: test(method).Subject}
+}
+
+var double = test("double")
+
+func twice(_ context.Context, q question) (answer, error) { return answer{2 * q.N}, nil }
+
+// over asks over a connection, for as long as the context says.
+func over(nc *nats.Conn) rpc.Caller { return rpc.Caller{Conn: nc, Timeout: time.Hour} }
 
 func TestCall(t *testing.T) {
 	nc := testx.NatsServer(t).Connect()
-	serve(t, nc, 4, map[string]natsx.Handler{
-		"svc.test.double": natsx.Typed(double),
-		"svc.test.named": func(context.Context, []byte) (any, error) {
+	serve(t, nc, 4,
+		double.Handle(twice),
+		rpc.Handler{Subject: "svc.test.named", Answer: func(context.Context, []byte) (any, error) {
 			return nil, fmt.Errorf("wrapped: %w", &wire.Error{Code: wire.RateLimited, Message: "slower \"please\"", RetryAfterMS: 7})
-		},
-		"svc.test.silent": func(context.Context, []byte) (any, error) { return nil, &wire.Error{Code: wire.Forbidden} },
-		"svc.test.inside": func(context.Context, []byte) (any, error) { return nil, errors.New("dial 10.1.2.3") },
-		"svc.test.wrong":  func(context.Context, []byte) (any, error) { return []string{"x"}, nil },
-	})
-	got, err := natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.double", question{21})
+		}},
+		rpc.Handler{Subject: "svc.test.silent", Answer: func(context.Context, []byte) (any, error) { return nil, &wire.Error{Code: wire.Forbidden} }},
+		rpc.Handler{Subject: "svc.test.inside", Answer: func(context.Context, []byte) (any, error) { return nil, errors.New("dial 10.1.2.3") }},
+		rpc.Handler{Subject: "svc.test.wrong", Answer: func(context.Context, []byte) (any, error) { return []string{"x"}, nil }},
+	)
+	got, err := test("double").Call(within(t, 5*time.Second), over(nc), question{21})
 	if err != nil || got.N != 42 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	_, err = natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.double", "text")
+	_, err = loose("double").Call(within(t, 5*time.Second), over(nc), "text")
 	wantCode(t, err, wire.InvalidArgument)
-	_, err = natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.named", question{})
+	_, err = test("named").Call(within(t, 5*time.Second), over(nc), question{})
 	if e := wantCode(t, err, wire.RateLimited); e.Message != "slower \"please\"" || e.RetryAfterMS != 7 {
 		t.Errorf("%+v", e)
 	}
-	_, err = natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.silent", question{})
+	_, err = test("silent").Call(within(t, 5*time.Second), over(nc), question{})
 	wantCode(t, err, wire.Forbidden)
-	_, err = natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.inside", question{})
+	_, err = test("inside").Call(within(t, 5*time.Second), over(nc), question{})
 	if e := wantCode(t, err, wire.Internal); strings.Contains(e.Message, "10.1.2.3") {
 		t.Errorf("the error tells what is inside: %v", e)
 	}
 	// Every failure has a code, also one that only a mistake of ours can cause.
-	if _, err := natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.wrong", question{}); err == nil || wire.AsError(err).Code != wire.Internal {
+	if _, err := test("wrong").Call(within(t, 5*time.Second), over(nc), question{}); err == nil || wire.AsError(err).Code != wire.Internal {
 		t.Errorf("a list for an object: %v", err)
 	}
-	if _, err := natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.double", func() {}); err == nil {
+	if _, err := loose("double").Call(within(t, 5*time.Second), over(nc), func() {}); err == nil {
 		t.Error("a function was encoded")
 	}
 	// Nobody there: at once.
-	_, err = natsx.Call[answer](within(t, time.Hour), nc, "svc.test.nobody", question{})
+	_, err = test("nobody").Call(within(t, time.Hour), over(nc), question{})
 	wantCode(t, err, wire.Unavailable)
 }
 
 func TestCallWaitsNoLongerThanAsked(t *testing.T) {
 	nc := testx.NatsServer(t).Connect()
 	release := make(chan struct{})
-	serve(t, nc, 4, map[string]natsx.Handler{
-		"svc.test.slow": func(context.Context, []byte) (any, error) { <-release; return answer{}, nil },
-	})
+	serve(t, nc, 4,
+		rpc.Handler{Subject: "svc.test.slow", Answer: func(context.Context, []byte) (any, error) { <-release; return answer{}, nil }},
+	)
 	defer close(release)
-	_, err := natsx.Call[answer](within(t, 50*time.Millisecond), nc, "svc.test.slow", question{})
+	_, err := test("slow").Call(within(t, 50*time.Millisecond), over(nc), question{})
 	wantCode(t, err, wire.Unavailable)
 	ctx, cancel := context.WithCancel(within(t, time.Hour))
 	cancel()
-	_, err = natsx.Call[answer](ctx, nc, "svc.test.slow", question{})
+	_, err = test("slow").Call(ctx, over(nc), question{})
 	wantCode(t, err, wire.Unavailable)
 	nc.Close()
-	_, err = natsx.Call[answer](within(t, time.Hour), nc, "svc.test.slow", question{})
+	_, err = test("slow").Call(within(t, time.Hour), over(nc), question{})
 	wantCode(t, err, wire.Unavailable)
 }
 
@@ -121,16 +137,16 @@ func TestBusy(t *testing.T) {
 	nc := testx.NatsServer(t).Connect()
 	const room = 3
 	running, release := make(chan struct{}, room), make(chan struct{})
-	serve(t, nc, room, map[string]natsx.Handler{
-		"svc.test.slow":   func(context.Context, []byte) (any, error) { running <- struct{}{}; <-release; return answer{}, nil },
-		"svc.test.double": natsx.Typed(double),
-	})
+	serve(t, nc, room,
+		rpc.Handler{Subject: "svc.test.slow", Answer: func(context.Context, []byte) (any, error) { running <- struct{}{}; <-release; return answer{}, nil }},
+		double.Handle(twice),
+	)
 	var wg sync.WaitGroup
 	var failed atomic.Int32
 	ctx := within(t, 20*time.Second)
 	for range room {
 		wg.Go(func() {
-			if _, err := natsx.Call[answer](ctx, nc, "svc.test.slow", question{}); err != nil {
+			if _, err := test("slow").Call(ctx, over(nc), question{}); err != nil {
 				failed.Add(1)
 			}
 		})
@@ -138,7 +154,7 @@ func TestBusy(t *testing.T) {
 	for range room {
 		<-running
 	}
-	_, err := natsx.Call[answer](ctx, nc, "svc.test.double", question{1})
+	_, err := test("double").Call(ctx, over(nc), question{1})
 	wantCode(t, err, wire.Unavailable)
 	close(release)
 	wg.Wait()
@@ -146,7 +162,7 @@ func TestBusy(t *testing.T) {
 		t.Errorf("%d of the first %d failed", failed.Load(), room)
 	}
 	testx.Eventually(t, "there is room again", 5*time.Second, func() bool {
-		_, err := natsx.Call[answer](ctx, nc, "svc.test.double", question{1})
+		_, err := test("double").Call(ctx, over(nc), question{1})
 		return err == nil
 	})
 }
@@ -155,18 +171,18 @@ func TestBusy(t *testing.T) {
 func TestReplicas(t *testing.T) {
 	srv := testx.NatsServer(t)
 	var served [2]atomic.Int32
-	var services [2]*natsx.Service
+	var services [2]*rpc.Service
 	for i := range services {
-		services[i] = serve(t, srv.Connect(), 64, map[string]natsx.Handler{
-			"svc.test.count": func(context.Context, []byte) (any, error) { served[i].Add(1); return answer{}, nil },
-		})
+		services[i] = serve(t, srv.Connect(), 64,
+			rpc.Handler{Subject: "svc.test.count", Answer: func(context.Context, []byte) (any, error) { served[i].Add(1); return answer{}, nil }},
+		)
 	}
 	nc := srv.Connect()
 	ctx := within(t, 60*time.Second)
 	ask := func(n int) {
 		t.Helper()
 		for range n {
-			if _, err := natsx.Call[answer](ctx, nc, "svc.test.count", question{}); err != nil {
+			if _, err := test("count").Call(ctx, over(nc), question{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -197,9 +213,9 @@ func TestStop(t *testing.T) {
 	srv := testx.NatsServer(t)
 	caller := srv.Connect()
 	running, release := make(chan struct{}), make(chan struct{})
-	s := serve(t, srv.Connect(), 4, map[string]natsx.Handler{
-		"svc.test.slow": func(context.Context, []byte) (any, error) { running <- struct{}{}; <-release; return answer{5}, nil },
-	})
+	s := serve(t, srv.Connect(), 4,
+		rpc.Handler{Subject: "svc.test.slow", Answer: func(context.Context, []byte) (any, error) { running <- struct{}{}; <-release; return answer{5}, nil }},
+	)
 	type result struct {
 		a   answer
 		err error
@@ -207,10 +223,10 @@ func TestStop(t *testing.T) {
 	results, stopped := make(chan result, 1), make(chan struct{})
 	ctx := within(t, 30*time.Second)
 	call := func(subject string) {
-		a, err := natsx.Call[answer](ctx, caller, subject, question{})
+		a, err := test(subject).Call(ctx, over(caller), question{})
 		results <- result{a, err}
 	}
-	go call("svc.test.slow")
+	go call("slow")
 	<-running
 	go func() { s.Stop(ctx); close(stopped) }()
 	select {
@@ -225,14 +241,14 @@ func TestStop(t *testing.T) {
 	}
 	s.Stop(ctx) // safe to repeat
 
-	cut := serve(t, srv.Connect(), 4, map[string]natsx.Handler{
-		"svc.test.stuck": func(ctx context.Context, _ []byte) (any, error) {
+	cut := serve(t, srv.Connect(), 4,
+		rpc.Handler{Subject: "svc.test.stuck", Answer: func(ctx context.Context, _ []byte) (any, error) {
 			running <- struct{}{}
 			<-ctx.Done()
 			return nil, wire.E(wire.Unavailable, "cut")
-		},
-	})
-	go call("svc.test.stuck")
+		}},
+	)
+	go call("stuck")
 	<-running
 	short, cancel := context.WithCancel(ctx)
 	cancel()
@@ -248,13 +264,13 @@ func TestStopWhileAsked(t *testing.T) {
 	srv := testx.NatsServer(t)
 	nc := srv.Connect()
 	for range 10 {
-		s := serve(t, srv.Connect(), 8, map[string]natsx.Handler{"svc.test.double": natsx.Typed(double)})
+		s := serve(t, srv.Connect(), 8, double.Handle(twice))
 		ctx := within(t, 20*time.Second)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
 				for i := range 50 {
-					got, err := natsx.Call[answer](ctx, nc, "svc.test.double", question{i})
+					got, err := test("double").Call(ctx, over(nc), question{i})
 					var e *wire.Error
 					if err == nil && got.N != 2*i || err != nil && (!errors.As(err, &e) || e.Code != wire.Unavailable) {
 						t.Errorf("%+v, %v", got, err)
@@ -278,19 +294,19 @@ func TestServeAgain(t *testing.T) {
 		t.Cleanup(nc.Close)
 		return nc
 	}
-	serve(t, connect("service"), 4, map[string]natsx.Handler{"svc.test.double": natsx.Typed(double)})
+	serve(t, connect("service"), 4, double.Handle(twice))
 	nc := connect("caller")
-	if _, err := natsx.Call[answer](within(t, 5*time.Second), nc, "svc.test.double", question{1}); err != nil {
+	if _, err := test("double").Call(within(t, 5*time.Second), over(nc), question{1}); err != nil {
 		t.Fatal(err)
 	}
 	srv.Stop()
 	testx.Eventually(t, "the caller notices", 10*time.Second, func() bool { return !nc.IsConnected() })
 	// Not kept for later: a caller that was told "unavailable" must not be served after all.
-	_, err := natsx.Call[answer](within(t, time.Hour), nc, "svc.test.double", question{1})
+	_, err := test("double").Call(within(t, time.Hour), over(nc), question{1})
 	wantCode(t, err, wire.Unavailable)
 	srv.Restart()
 	testx.Eventually(t, "requests are answered again", 20*time.Second, func() bool {
-		_, err := natsx.Call[answer](within(t, time.Second), nc, "svc.test.double", question{1})
+		_, err := test("double").Call(within(t, time.Second), over(nc), question{1})
 		return err == nil
 	})
 }
@@ -305,26 +321,14 @@ func TestConnectWithoutServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	serve(t, nc, 4, map[string]natsx.Handler{"svc.test.double": natsx.Typed(double)})
-	_, err = natsx.Call[answer](within(t, time.Second), nc, "svc.test.double", question{1})
+	serve(t, nc, 4, double.Handle(twice))
+	_, err = test("double").Call(within(t, time.Second), over(nc), question{1})
 	wantCode(t, err, wire.Unavailable)
 	srv.Restart()
 	testx.Eventually(t, "the early service serves", 20*time.Second, func() bool {
-		_, err := natsx.Call[answer](within(t, time.Second), nc, "svc.test.double", question{1})
+		_, err := test("double").Call(within(t, time.Second), over(nc), question{1})
 		return err == nil
 	})
-}
-
-func TestConnectMistakes(t *testing.T) {
-	for _, cfg := range []natsx.Config{
-		{URL: "nats://127.0.0.1:1", CA: t.TempDir() + "/none"},
-		{URL: "nats://bad host:x"},
-	} {
-		if nc, err := natsx.Connect(cfg, "test", testx.Quiet()); err == nil {
-			nc.Close()
-			t.Errorf("%+v was accepted", cfg)
-		}
-	}
 }
 
 func TestInternalErrorsAreLogged(t *testing.T) {
@@ -332,16 +336,16 @@ func TestInternalErrorsAreLogged(t *testing.T) {
 	var mu sync.Mutex
 	var logged bytes.Buffer
 	log := slog.New(slog.NewTextHandler(lockedWriter{&mu, &logged}, nil))
-	s, err := natsx.Serve(nc, "test", "1.0.0", 4, log, map[string]natsx.Handler{
-		"svc.test.inside": func(context.Context, []byte) (any, error) { return nil, errors.New("dial 10.1.2.3") },
-		"svc.test.no":     func(context.Context, []byte) (any, error) { return nil, wire.E(wire.Forbidden, "no secret") },
-	})
+	s, err := rpc.Serve(nc, "test", "1.0.0", 4, log,
+		rpc.Handler{Subject: "svc.test.inside", Answer: func(context.Context, []byte) (any, error) { return nil, errors.New("dial 10.1.2.3") }},
+		rpc.Handler{Subject: "svc.test.no", Answer: func(context.Context, []byte) (any, error) { return nil, wire.E(wire.Forbidden, "no secret") }},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Stop(context.Background())
-	for _, subject := range []string{"svc.test.inside", "svc.test.no"} {
-		if _, err := natsx.Call[answer](within(t, 5*time.Second), nc, subject, map[string]string{"password": "hunter2"}); err == nil {
+	for _, subject := range []string{"inside", "no"} {
+		if _, err := loose(subject).Call(within(t, 5*time.Second), over(nc), map[string]string{"password": "hunter2"}); err == nil {
 			t.Error(subject)
 		}
 	}

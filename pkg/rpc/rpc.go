@@ -1,4 +1,5 @@
-package natsx
+// Package rpc is how the gateways and the services behind NATS ask each other: typed endpoints, JSON bodies, nats.go's micro framework.
+package rpc
 
 import (
 	"context"
@@ -14,21 +15,43 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"parley.example/client/wire"
-	"parley.example/pkg/api"
 )
 
-// Call sends req as JSON to subject and decodes the answer. Every failure is a *wire.Error: the service's own,
-// or unavailable when none answers before ctx ends. ctx needs a deadline.
-func Call[Resp any](ctx context.Context, nc *nats.Conn, subject string, req any) (Resp, error) {
+// ErrUnavailable is what callers see when a service or its store does not answer.
+var ErrUnavailable = wire.E(wire.Unavailable, "a service that this needs is away; try again later")
+
+// Endpoint is one request of a service: where it goes, what it asks and what it answers, for both sides.
+type Endpoint[Req, Resp any] struct {
+	Subject string // svc.<service>.<method>
+	// Patience is how long an answer is waited for at least; 0: as long as the Caller waits for any.
+	Patience time.Duration
+}
+
+// Conn carries requests: a *nats.Conn, or a test's own.
+type Conn interface {
+	RequestWithContext(ctx context.Context, subject string, data []byte) (*nats.Msg, error)
+}
+
+// Caller asks over a connection.
+type Caller struct {
+	Conn    Conn
+	Timeout time.Duration // for an answer
+}
+
+// Call asks, and waits until c's time or ctx has run out. Every failure is a *wire.Error: the service's own answer, or ErrUnavailable when none comes;
+// but for requests and answers that are no JSON, which is a mistake of ours.
+func (e Endpoint[Req, Resp]) Call(ctx context.Context, c Caller, req Req) (Resp, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(c.Timeout, e.Patience))
+	defer cancel()
 	var resp Resp
 	body, err := json.Marshal(req)
 	if err != nil {
 		return resp, fmt.Errorf("encode a request: %w", err)
 	}
-	msg, err := nc.RequestWithContext(ctx, subject, body)
+	msg, err := c.Conn.RequestWithContext(ctx, e.Subject, body)
 	if err != nil {
 		// Not connected, nobody listens, or too late: to the caller it is the same.
-		return resp, api.ErrUnavailable
+		return resp, ErrUnavailable
 	}
 	if code := msg.Header.Get(micro.ErrorCodeHeader); code != "" {
 		e := &wire.Error{Code: wire.Code(code), Message: msg.Header.Get(micro.ErrorHeader)}
@@ -39,23 +62,26 @@ func Call[Resp any](ctx context.Context, nc *nats.Conn, subject string, req any)
 		return resp, e
 	}
 	if err := json.Unmarshal(msg.Data, &resp); err != nil {
-		return resp, fmt.Errorf("decode the answer of %s: %w", subject, err)
+		return resp, fmt.Errorf("decode the answer of %s: %w", e.Subject, err)
 	}
 	return resp, nil
 }
 
-// Handler answers one request.
-type Handler func(ctx context.Context, body []byte) (any, error)
-
-// Typed makes a Handler of a function with real types.
-func Typed[Req, Resp any](f func(context.Context, Req) (Resp, error)) Handler {
-	return func(ctx context.Context, body []byte) (any, error) {
+// Handle is the service's side: f answers.
+func (e Endpoint[Req, Resp]) Handle(f func(context.Context, Req) (Resp, error)) Handler {
+	return Handler{e.Subject, func(ctx context.Context, body []byte) (any, error) {
 		var req Req
 		if err := json.Unmarshal(body, &req); err != nil {
 			return nil, wire.E(wire.InvalidArgument, "the request could not be read")
 		}
 		return f(ctx, req)
-	}
+	}}
+}
+
+// Handler answers the requests on a subject.
+type Handler struct {
+	Subject string
+	Answer  func(ctx context.Context, body []byte) (any, error)
 }
 
 // Service is a set of request handlers that runs on one connection.
@@ -82,10 +108,10 @@ func (s *Service) begin() bool {
 // requestTimeout bounds one request's work; callers wait less.
 const requestTimeout = 15 * time.Second
 
-// Serve registers handlers (subject → handler) as one micro service, load-balanced over all processes that serve the same name.
+// Serve registers handlers as one micro service, load-balanced over all processes that serve the same name.
 // At most concurrency requests run at a time in this process; one more is answered with unavailable at once, so
 // that a caller can try elsewhere. It returns when the server has seen all subscriptions if connected.
-func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logger, handlers map[string]Handler) (*Service, error) {
+func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logger, handlers ...Handler) (*Service, error) {
 	svc, err := micro.AddService(nc, micro.Config{Name: name, Version: version, QueueGroup: name})
 	if err != nil {
 		return nil, fmt.Errorf("register the service %s: %w", name, err)
@@ -93,7 +119,8 @@ func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logge
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{nc: nc, svc: svc, cancel: cancel}
 	slots := make(chan struct{}, concurrency)
-	for subject, h := range handlers {
+	for _, h := range handlers {
+		subject := h.Subject
 		ep := strings.ReplaceAll(strings.TrimPrefix(subject, "svc."), ".", "_")
 		err := svc.AddEndpoint(ep, micro.HandlerFunc(func(req micro.Request) {
 			// micro reads the request when this function returns, so the answer is sent past it.
@@ -114,7 +141,7 @@ func Serve(nc *nats.Conn, name, version string, concurrency int, log *slog.Logge
 				defer func() { <-slots }()
 				ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 				defer cancel()
-				resp, err := h(ctx, body)
+				resp, err := h.Answer(ctx, body)
 				if err != nil {
 					var e *wire.Error
 					if !errors.As(err, &e) {
