@@ -2,34 +2,18 @@
 package main
 
 import (
-	"errors"
-	"flag"
-	"fmt"
-	"os"
+	"log/slog"
 
-	"parley.example/pkg/config"
-	"parley.example/pkg/lifecycle"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"parley.example/pkg/obs"
+	"parley.example/pkg/service"
 	"parley.example/services/gateway"
 )
 
-func main() { lifecycle.Exit("gateway", run()) }
-
-func run() error {
-	var cfg gateway.Config
-	if err := config.Load(&cfg, os.Args[1:], os.LookupEnv); errors.Is(err, flag.ErrHelp) {
-		fmt.Println("gateway serves clients over HTTP and WebSocket. Settings (flag, variable, default):")
-		return config.Reference(os.Stdout, &cfg)
-	} else if err != nil {
-		return err
-	}
-	ctx, stop := lifecycle.Signals()
-	defer stop()
-	log := cfg.Obs.Logger("gateway")
-	s, err := gateway.New(cfg, gateway.Deps{Log: log, Registry: obs.NewRegistry()})
-	if err != nil {
-		return err
-	}
-	log.Info("listening", "http", s.Addr(), "admin", s.AdminAddr())
-	return s.Run(ctx)
+func main() {
+	service.Main("gateway", "HTTP and WebSocket for clients", func(c gateway.Config) obs.Config { return c.Obs },
+		func(cfg gateway.Config, log *slog.Logger, reg *prometheus.Registry) (service.Service, error) {
+			return gateway.New(cfg, gateway.Deps{Log: log, Registry: reg})
+		})
 }

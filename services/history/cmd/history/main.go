@@ -1,36 +1,19 @@
-// Command history runs the history service: messages in SQL, what users have missed, read markers.
+// Command history runs the history service: messages in SQL, what users have missed, read marks.
 package main
 
 import (
-	"errors"
-	"flag"
-	"fmt"
-	"os"
+	"log/slog"
 
-	"parley.example/pkg/config"
-	"parley.example/pkg/lifecycle"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"parley.example/pkg/obs"
+	"parley.example/pkg/service"
 	"parley.example/services/history"
 )
 
-func main() { lifecycle.Exit("history", run(os.Args[1:])) }
-
-func run(args []string) error {
-	var cfg history.Config
-	switch err := config.Load(&cfg, args, os.LookupEnv); {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Println("history: messages in SQL. Settings (flag, variable, default):")
-		return config.Reference(os.Stdout, &cfg)
-	case err != nil:
-		return err
-	}
-	ctx, stop := lifecycle.Signals()
-	defer stop()
-	log := cfg.Obs.Logger("history")
-	s, err := history.New(cfg, history.Deps{Log: log, Registry: obs.NewRegistry()})
-	if err != nil {
-		return err
-	}
-	log.Info("history starts", "admin", s.AdminAddr())
-	return s.Run(ctx)
+func main() {
+	service.Main("history", "messages in SQL, what users have missed, read marks", func(c history.Config) obs.Config { return c.Obs },
+		func(cfg history.Config, log *slog.Logger, reg *prometheus.Registry) (service.Service, error) {
+			return history.New(cfg, history.Deps{Log: log, Registry: reg})
+		})
 }
