@@ -17,7 +17,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"parley.example/client/wire"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
@@ -287,7 +287,7 @@ func TestStopWhileAsked(t *testing.T) {
 func TestServeAgain(t *testing.T) {
 	srv := testx.NatsServer(t)
 	connect := func(name string) *nats.Conn {
-		nc, err := natsx.Connect(natsx.Config{URL: srv.ClientURL()}, name, testx.Quiet())
+		nc, err := natsconn.Connect(natsconn.Config{URL: srv.ClientURL()}, name, testx.Quiet())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +316,7 @@ func TestConnectWithoutServer(t *testing.T) {
 	srv := testx.NatsServer(t)
 	url := srv.ClientURL()
 	srv.Stop()
-	nc, err := natsx.Connect(natsx.Config{URL: url}, "early", testx.Quiet())
+	nc, err := natsconn.Connect(natsconn.Config{URL: url}, "early", testx.Quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/config"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/sqldb"
 	"parley.example/pkg/token"
@@ -23,7 +23,7 @@ const maxDirectory = 3000
 
 // Config of the service.
 type Config struct {
-	NATS natsx.Config
+	NATS natsconn.Config
 	Obs  obs.Config
 	SQL  sqldb.Config
 

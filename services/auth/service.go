@@ -12,7 +12,7 @@ import (
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/lifecycle"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
@@ -106,7 +106,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := s.connect(deps.NATS); err != nil {
 		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
 	}
-	natsx.Observe(s.nc, "auth", deps.Registry)
+	natsconn.Observe(s.nc, "auth", deps.Registry)
 	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Seed: cfg.SeedTTL, Grace: cfg.RefreshGrace}
 	if s.buckets, err = buckets.New(s.nc, cfg.Replicas, lives.Longest()); err != nil {
 		s.nc.Close()
@@ -131,7 +131,7 @@ func (s *Service) connect(more []nats.Option) (err error) {
 		}
 	}
 	opts := append([]nats.Option{nats.ConnectHandler(wake), nats.ReconnectHandler(wake)}, more...)
-	s.nc, err = natsx.Connect(s.cfg.NATS, "auth", s.log, opts...)
+	s.nc, err = natsconn.Connect(s.cfg.NATS, "auth", s.log, opts...)
 	return err
 }
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"parley.example/pkg/accept"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/services/gateway/internal/directory"
 	"parley.example/services/gateway/internal/httpapi"
@@ -31,7 +31,7 @@ type Config struct {
 	Seed      session.SeedConfig
 	Directory directory.Config
 	Presence  presence.Config
-	NATS      natsx.Config
+	NATS      natsconn.Config
 	Obs       obs.Config
 }
 

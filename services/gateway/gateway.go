@@ -18,8 +18,8 @@ import (
 
 	"parley.example/pkg/accept"
 	"parley.example/pkg/lifecycle"
-	"parley.example/pkg/natsx"
 	"parley.example/pkg/obs"
+	"parley.example/pkg/streams"
 	"parley.example/pkg/subject"
 	"parley.example/services/gateway/internal/access"
 	"parley.example/services/gateway/internal/bus"
@@ -260,7 +260,7 @@ func (s *Service) prime(ctx context.Context) error {
 func (s *Service) positions(ctx context.Context) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	n, _, err := natsx.LookupStreams(ctx, s.bus.JetStream())
+	n, _, err := streams.Lookup(ctx, s.bus.JetStream())
 	if err != nil {
 		return nil, err
 	}

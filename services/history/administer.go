@@ -12,9 +12,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
 	"parley.example/pkg/room"
 	"parley.example/pkg/sqldb"
+	"parley.example/pkg/streams"
 	"parley.example/pkg/subject"
 	"parley.example/services/history/internal/store"
 )
@@ -182,7 +182,7 @@ func gone(err error) bool {
 
 // caughtUp waits until SQL has what the streams have now: a message that is only in a stream would come to SQL afterwards.
 func (a *Admin) caughtUp(ctx context.Context) error {
-	partitions, _, err := natsx.LookupStreams(ctx, a.js)
+	partitions, _, err := streams.Lookup(ctx, a.js)
 	if err != nil {
 		return err
 	}

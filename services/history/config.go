@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"time"
 
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/sqldb"
+	"parley.example/pkg/streams"
 )
 
 // Config of the service.
 type Config struct {
-	NATS    natsx.Config
-	Streams natsx.StreamConfig
+	NATS    natsconn.Config
+	Streams streams.Config
 	Obs     obs.Config
 	SQL     sqldb.Config
 

@@ -15,9 +15,10 @@ import (
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/lifecycle"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/rpc"
+	"parley.example/pkg/streams"
 	"parley.example/services/history/internal/answer"
 	"parley.example/services/history/internal/ingest"
 	"parley.example/services/history/internal/store"
@@ -80,10 +81,10 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Log, deps.Registry, deps.Registry, s.Ready); err != nil {
 		return nil, err
 	}
-	if s.nc, err = natsx.Connect(cfg.NATS, "history", deps.Log, deps.NATS...); err != nil {
+	if s.nc, err = natsconn.Connect(cfg.NATS, "history", deps.Log, deps.NATS...); err != nil {
 		return nil, err
 	}
-	natsx.Observe(s.nc, "history", deps.Registry)
+	natsconn.Observe(s.nc, "history", deps.Registry)
 	if s.js, err = jetstream.New(s.nc); err != nil {
 		return nil, err
 	}
@@ -182,13 +183,13 @@ func (s *Service) streams(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = natsx.EnsureStreams(ctx, s.js, s.cfg.Streams, func(p int) uint64 {
+	err = streams.Ensure(ctx, s.js, s.cfg.Streams, func(p int) uint64 {
 		if p >= len(at) {
 			return 1
 		}
 		return uint64(at[p]) + 1
 	})
-	if errors.Is(err, natsx.ErrStreamUpdate) {
+	if errors.Is(err, streams.ErrUpdate) {
 		s.log.Error("a stream keeps its old settings", "error", err)
 		return nil
 	}
@@ -208,7 +209,7 @@ func (s *Service) retry(ctx context.Context, what string, f func(context.Context
 			return false
 		}
 		s.setTrouble(err)
-		if errors.Is(err, natsx.ErrPartitions) || errors.Is(err, store.ErrPartitions) {
+		if errors.Is(err, streams.ErrPartitions) || errors.Is(err, store.ErrPartitions) {
 			s.log.Error("refusing to run", "error", err) // until somebody sets partitions right
 		} else {
 			s.log.Warn("cannot "+what+" yet", "error", err)

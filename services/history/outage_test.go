@@ -14,7 +14,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/streams"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/services/history"
@@ -297,7 +297,7 @@ func TestRefusesAnOldStreamAndHeals(t *testing.T) {
 			if err := c.js.DeleteStream(ctx, subject.Stream(0)); err != nil {
 				t.Fatal(err)
 			}
-			if err := natsx.EnsureStreams(ctx, c.js, settings(t, "", sqlURL).Streams, func(int) uint64 { return first }); err != nil {
+			if err := streams.Ensure(ctx, c.js, settings(t, "", sqlURL).Streams, func(int) uint64 { return first }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -409,7 +409,7 @@ func TestPartitionsAreFixed(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if p, created, err := natsx.LookupStreams(ctx, c.js); p != 4 || len(created) != 4 || err != nil {
+		if p, created, err := streams.Lookup(ctx, c.js); p != 4 || len(created) != 4 || err != nil {
 			t.Errorf("looked up %d %v %v", p, created, err)
 		}
 		r.stop()

@@ -9,13 +9,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"parley.example/pkg/config"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 )
 
 // Config of the presence service. All replicas need the same times.
 type Config struct {
-	NATS natsx.Config
+	NATS natsconn.Config
 	Obs  obs.Config
 
 	RedisURL      config.Secret `cfg:"redis-url" default:"redis://127.0.0.1:6379/0" help:"Redis server, redis://user:password@host:port/db or rediss:// for TLS; its memory policy must be noeviction"`

@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"parley.example/pkg/lifecycle"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/rpc"
 	"parley.example/services/presence/internal/announce"
@@ -47,10 +47,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if s.admin, err = obs.Listen(cfg.Obs.Admin, deps.Log, deps.Registry, deps.Registry, s.Ready); err != nil {
 		return nil, err
 	}
-	if s.nc, err = natsx.Connect(cfg.NATS, "presence", deps.Log, deps.NATS...); err != nil {
+	if s.nc, err = natsconn.Connect(cfg.NATS, "presence", deps.Log, deps.NATS...); err != nil {
 		return nil, errors.Join(err, s.admin.Close())
 	}
-	natsx.Observe(s.nc, "presence", deps.Registry)
+	natsconn.Observe(s.nc, "presence", deps.Registry)
 	s.rdb = redis.NewUniversalClient(opts)
 	st := store.New(s.rdb, store.Config{
 		Lease: cfg.Lease, Grace: cfg.Grace, Settle: cfg.Settle, Forget: time.Minute, LastSeen: cfg.LastSeen,

@@ -19,7 +19,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/config"
 	"parley.example/pkg/lifecycle"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/sqldb"
 	"parley.example/services/auth"
@@ -31,7 +31,7 @@ type Config struct {
 	Data string `cfg:"data" default:"data" help:"data folder of a parley serve, running or not"`
 
 	SQLURL string `cfg:"sql-url" help:"SQL of a deployment, as auth and history have it; with it, --data does not count"`
-	NATS   natsx.Config
+	NATS   natsconn.Config
 
 	Out      string        `cfg:"out" help:"file that export writes, - for standard output (default NAME.zip)"`
 	Yes      bool          `cfg:"yes" help:"erase without asking"`
@@ -171,7 +171,7 @@ func (c *command) open(ctx context.Context, env func(string) (string, bool), ope
 		return open(ctx, c.cfg.Data, env)
 	}
 	log := obs.Config{LogLevel: "error", LogFormat: "text"}.Logger("user")
-	nc, err := natsx.Connect(c.cfg.NATS, "user", log)
+	nc, err := natsconn.Connect(c.cfg.NATS, "user", log)
 	if err != nil {
 		return nil, nil, err
 	}

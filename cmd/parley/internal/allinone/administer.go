@@ -16,7 +16,7 @@ import (
 	"parley.example/cmd/parley/internal/admin"
 	"parley.example/pkg/config"
 	"parley.example/pkg/lifecycle"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/streams"
 	"parley.example/pkg/subject"
 	"parley.example/services/auth"
 	"parley.example/services/history"
@@ -121,8 +121,8 @@ func keepStreams(ctx context.Context, cfg *Config, ns *server.Server) error {
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
 	}
-	partitions, _, err := natsx.LookupStreams(ctx, js)
-	if errors.Is(err, natsx.ErrNoStreams) {
+	partitions, _, err := streams.Lookup(ctx, js)
+	if errors.Is(err, streams.ErrNone) {
 		return nil // nothing was ever served from here
 	}
 	if err != nil {

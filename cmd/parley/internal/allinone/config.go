@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/streams"
 	"parley.example/services/auth"
 	"parley.example/services/gateway"
 	"parley.example/services/history"
@@ -27,7 +27,7 @@ type Config struct {
 	Sync  time.Duration `cfg:"nats-sync-interval" default:"1s" help:"how often the embedded NATS forces what it stored to the disk: what a power cut (not a crash) may take"`
 
 	// Streams is what history makes of the same settings; here it says how much the embedded NATS may store.
-	Streams natsx.StreamConfig
+	Streams streams.Config
 
 	Gateway  gateway.Config
 	Auth     auth.Config

@@ -17,7 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
+	"parley.example/pkg/streams"
 	"parley.example/pkg/testx"
 )
 
@@ -33,7 +34,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{dir: t.TempDir()}
-	cfg := &Config{Data: w.dir, Sync: time.Second, Streams: natsx.StreamConfig{Partitions: 2, MaxBytes: 64 << 20}}
+	cfg := &Config{Data: w.dir, Sync: time.Second, Streams: streams.Config{Partitions: 2, MaxBytes: 64 << 20}}
 	room := func() error {
 		if w.full.Load() {
 			return errDisk
@@ -61,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	w.e.patience = time.Second
 	done := make(chan error, 1)
 	go func() { done <- w.e.Run(ctx) }()
-	nc, err := natsx.Connect(natsx.Config{}, "test", testx.Quiet(), nats.InProcessServer(w.e))
+	nc, err := natsconn.Connect(natsconn.Config{}, "test", testx.Quiet(), nats.InProcessServer(w.e))
 	if err != nil {
 		t.Fatal(err)
 	}

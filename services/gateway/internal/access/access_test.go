@@ -18,7 +18,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/pkg/token"
@@ -240,7 +240,7 @@ func TestLiveConnectionsHearOfRevocations(t *testing.T) {
 // With the real thing: a bucket made later, keys, revocations that run out, restarts.
 func TestOnNATS(t *testing.T) {
 	n := testx.NatsServer(t)
-	b, err := bus.Open(natsx.Config{URL: n.ClientURL()}, "test", testx.Quiet())
+	b, err := bus.Open(natsconn.Config{URL: n.ClientURL()}, "test", testx.Quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 )
 
 // Bus is one connection to NATS.
@@ -25,9 +25,9 @@ type Bus struct {
 }
 
 // Open connects; it does not wait for a server to be there.
-func Open(cfg natsx.Config, name string, log *slog.Logger, more ...nats.Option) (*Bus, error) {
+func Open(cfg natsconn.Config, name string, log *slog.Logger, more ...nats.Option) (*Bus, error) {
 	b := &Bus{log: log}
-	nc, err := natsx.Connect(cfg, name, log, append([]nats.Option{
+	nc, err := natsconn.Connect(cfg, name, log, append([]nats.Option{
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			log.Info("nats reconnected", "server", nc.ConnectedServerName())
 			b.reconnected()
@@ -65,7 +65,7 @@ func (b *Bus) reconnected() {
 func (b *Bus) JetStream() jetstream.JetStream { return b.js }
 
 // Observe registers the metrics of the connection.
-func (b *Bus) Observe(reg prometheus.Registerer) { natsx.Observe(b.nc, "gateway", reg) }
+func (b *Bus) Observe(reg prometheus.Registerer) { natsconn.Observe(b.nc, "gateway", reg) }
 
 // Connected reports whether NATS can be reached now.
 func (b *Bus) Connected() bool { return b.nc.IsConnected() }

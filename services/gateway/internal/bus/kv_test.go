@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/testx"
 )
 
@@ -57,7 +57,7 @@ func (m *mirror) readings() int {
 // watching runs WatchKV on a Bus of its own.
 func watching(t *testing.T, url, bucket string, every time.Duration) (*Bus, *mirror) {
 	t.Helper()
-	b, err := Open(natsx.Config{URL: url}, "test", testx.Quiet())
+	b, err := Open(natsconn.Config{URL: url}, "test", testx.Quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.example/client/wire"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/room"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
@@ -49,7 +49,7 @@ type outcome struct {
 // publisher starts a Publisher with short times on a server of its own.
 func publisher(t *testing.T, url string) (*Bus, *Publisher) {
 	t.Helper()
-	b, err := Open(natsx.Config{URL: url}, "test", testx.Quiet())
+	b, err := Open(natsconn.Config{URL: url}, "test", testx.Quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

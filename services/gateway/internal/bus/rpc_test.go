@@ -15,7 +15,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
@@ -76,7 +76,7 @@ var answers = map[string]any{
 
 func openBus(t *testing.T, url string) *Bus {
 	t.Helper()
-	b, err := Open(natsx.Config{URL: url}, "test", testx.Quiet())
+	b, err := Open(natsconn.Config{URL: url}, "test", testx.Quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

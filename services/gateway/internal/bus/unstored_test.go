@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"parley.example/client/wire"
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/natsconn"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 )
@@ -17,7 +17,7 @@ import (
 // TestNotReadyWhileNothingIsStored: a stream that answers and refuses is seen by what was published, and its end without anybody's message.
 func TestNotReadyWhileNothingIsStored(t *testing.T) {
 	srv := testx.NatsServer(t)
-	b, err := Open(natsx.Config{URL: srv.ClientURL()}, "test", testx.Quiet())
+	b, err := Open(natsconn.Config{URL: srv.ClientURL()}, "test", testx.Quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

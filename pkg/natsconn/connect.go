@@ -1,6 +1,5 @@
-// Package natsx is how the services reach NATS: connecting with settings that survive outages, typed
-// request and reply over the micro framework, and the names of the streams.
-package natsx
+// Package natsconn is how the programs reach NATS: a connection with settings that outlast outages, and its metrics.
+package natsconn
 
 import (
 	"fmt"

@@ -1,4 +1,5 @@
-package natsx
+// Package streams makes the JetStream streams that messages are stored in, and says what is there.
+package streams
 
 import (
 	"context"
@@ -15,8 +16,8 @@ import (
 	"parley.example/pkg/subject"
 )
 
-// StreamConfig is how the streams of messages are made. Only history makes them.
-type StreamConfig struct {
+// Config is how the streams of messages are made. Only history makes them.
+type Config struct {
 	Partitions   int           `cfg:"partitions" default:"1" help:"streams that rooms are spread over; fixed for the life of an installation"`
 	Replicas     int           `cfg:"nats-replicas" default:"1" help:"copies of each stream and bucket in NATS: 1, 3 or 5"`
 	MaxBytes     int64         `cfg:"stream-max-bytes" default:"1073741824" help:"size of one stream at most; a full one takes no messages until history has emptied it"`
@@ -24,7 +25,7 @@ type StreamConfig struct {
 }
 
 // Validate returns every mistake.
-func (c StreamConfig) Validate() error {
+func (c Config) Validate() error {
 	var errs []error
 	if c.Partitions < 1 || c.Partitions > api.MaxPartitions {
 		errs = append(errs, fmt.Errorf("partitions: %d is not between 1 and %d", c.Partitions, api.MaxPartitions))
@@ -46,10 +47,10 @@ var (
 	// ErrPartitions: the streams that exist were made for another number of partitions. Rooms would move to other streams, and their
 	// order would be lost, so nothing may run.
 	ErrPartitions = errors.New("the streams in NATS were made for another number of partitions")
-	// ErrNoStreams: the streams are not all there yet.
-	ErrNoStreams = errors.New("the message streams are not there yet")
-	// ErrStreamUpdate: the streams are there and can be used, but a changed setting could not be applied to one.
-	ErrStreamUpdate = errors.New("a stream could not be changed to the present settings")
+	// ErrNone: the streams are not all there yet.
+	ErrNone = errors.New("the message streams are not there yet")
+	// ErrUpdate: the streams are there and can be used, but a changed setting could not be applied to one.
+	ErrUpdate = errors.New("a stream could not be changed to the present settings")
 )
 
 // metaPartitions records P in every stream.
@@ -58,15 +59,15 @@ const metaPartitions = "parley.partitions"
 // apiTime bounds one JetStream request; in a cluster, the leader of a new stream is elected within it.
 const apiTime = 5 * time.Second
 
-// EnsureStreams makes the streams that are missing and brings the others up to date; it deletes nothing. A new stream
+// Ensure makes the streams that are missing and brings the others up to date; it deletes nothing. A new stream
 // begins at firstSeq(p), which is to be above every seq ever given, at least 1. What may pass is tried again until ctx ends: a cluster that is electing
 // its leader, or an account's last stream that was deleted a moment ago (nats-server removes the account's empty folder beside the next request, which
 // then fails with "error creating store for stream", 10049). ErrPartitions is final.
-func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg StreamConfig, firstSeq func(p int) uint64) error {
+func Ensure(ctx context.Context, js jetstream.JetStream, cfg Config, firstSeq func(p int) uint64) error {
 	wait := 100 * time.Millisecond
 	for {
 		err := ensureStreams(ctx, js, cfg, firstSeq)
-		if err == nil || errors.Is(err, ErrPartitions) || errors.Is(err, ErrStreamUpdate) {
+		if err == nil || errors.Is(err, ErrPartitions) || errors.Is(err, ErrUpdate) {
 			return err
 		}
 		t := time.NewTimer(wait/2 + rand.N(wait))
@@ -80,7 +81,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg StreamConfig
 	}
 }
 
-func ensureStreams(ctx context.Context, js jetstream.JetStream, cfg StreamConfig, firstSeq func(p int) uint64) error {
+func ensureStreams(ctx context.Context, js jetstream.JetStream, cfg Config, firstSeq func(p int) uint64) error {
 	there, err := streams(ctx, js)
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func ensureStreams(ctx context.Context, js jetstream.JetStream, cfg StreamConfig
 	return soft
 }
 
-func (c StreamConfig) stream(p int, first uint64) jetstream.StreamConfig {
+func (c Config) stream(p int, first uint64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: subject.Stream(p), Subjects: []string{subject.StreamFilter(p)}, Storage: jetstream.FileStorage,
 		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxBytes: c.MaxBytes,
@@ -126,7 +127,7 @@ func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 }
 
 // updateStream changes what differs and may differ; subjects and the first seq stay as they are.
-func updateStream(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, c StreamConfig) error {
+func updateStream(ctx context.Context, js jetstream.JetStream, have jetstream.StreamConfig, c Config) error {
 	want, is := c.stream(0, 1), have
 	p, _ := subject.StreamPartition(have.Name) // checked by streams
 	is.MaxBytes, is.Replicas, is.Duplicates = want.MaxBytes, want.Replicas, want.Duplicates
@@ -137,7 +138,7 @@ func updateStream(ctx context.Context, js jetstream.JetStream, have jetstream.St
 	ctx, cancel := context.WithTimeout(ctx, apiTime)
 	defer cancel()
 	if _, err := js.UpdateStream(ctx, is); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrStreamUpdate, have.Name, err)
+		return fmt.Errorf("%w: %s: %w", ErrUpdate, have.Name, err)
 	}
 	return nil
 }
@@ -159,16 +160,16 @@ func streams(ctx context.Context, js jetstream.JetStream) (map[int]*jetstream.St
 	return out, nil
 }
 
-// LookupStreams returns how many partitions this installation has and when each stream was created. Until history has made them all it
-// fails with ErrNoStreams.
-func LookupStreams(ctx context.Context, js jetstream.JetStream) (partitions int, created []time.Time, err error) {
+// Lookup returns how many partitions this installation has and when each stream was created. Until history has made them all it
+// fails with ErrNone.
+func Lookup(ctx context.Context, js jetstream.JetStream) (partitions int, created []time.Time, err error) {
 	there, err := streams(ctx, js)
 	if err != nil {
 		return 0, nil, err
 	}
 	first, ok := there[0]
 	if !ok {
-		return 0, nil, ErrNoStreams
+		return 0, nil, ErrNone
 	}
 	n, err := strconv.Atoi(first.Config.Metadata[metaPartitions])
 	if err != nil || n < 1 || n > api.MaxPartitions {
@@ -177,7 +178,7 @@ func LookupStreams(ctx context.Context, js jetstream.JetStream) (partitions int,
 	for p := range n {
 		info, ok := there[p]
 		if !ok {
-			return 0, nil, fmt.Errorf("%w: %s is missing", ErrNoStreams, subject.Stream(p))
+			return 0, nil, fmt.Errorf("%w: %s is missing", ErrNone, subject.Stream(p))
 		}
 		created = append(created, info.Created)
 	}

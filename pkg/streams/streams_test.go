@@ -1,4 +1,4 @@
-package natsx_test
+package streams_test
 
 import (
 	"context"
@@ -10,19 +10,19 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"parley.example/pkg/natsx"
+	"parley.example/pkg/streams"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 )
 
-func newStreams(t *testing.T) (*testx.Nats, jetstream.JetStream, natsx.StreamConfig) {
+func newStreams(t *testing.T) (*testx.Nats, jetstream.JetStream, streams.Config) {
 	t.Helper()
 	n := testx.NatsServer(t)
 	js, err := jetstream.New(n.Connect())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n, js, natsx.StreamConfig{Partitions: 1, Replicas: 1, MaxBytes: 1 << 20, DedupeWindow: time.Second}
+	return n, js, streams.Config{Partitions: 1, Replicas: 1, MaxBytes: 1 << 20, DedupeWindow: time.Second}
 }
 
 // folderGone fails to make streams as nats-server does while it removes the folder of an account's last stream.
@@ -44,7 +44,7 @@ func TestEnsureStreamsOutlastsAFolderThatIsBeingRemoved(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	f := &folderGone{js, 3}
-	if err := natsx.EnsureStreams(ctx, f, cfg, func(int) uint64 { return 7 }); err != nil || f.left != 0 {
+	if err := streams.Ensure(ctx, f, cfg, func(int) uint64 { return 7 }); err != nil || f.left != 0 {
 		t.Fatalf("%d failures left, %v", f.left, err)
 	}
 }
@@ -55,7 +55,7 @@ func TestEnsureStreamsRightAfterADeletion(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for i := range uint64(100) {
-		if err := natsx.EnsureStreams(ctx, js, cfg, func(int) uint64 { return i + 1 }); err != nil {
+		if err := streams.Ensure(ctx, js, cfg, func(int) uint64 { return i + 1 }); err != nil {
 			t.Fatal(err)
 		}
 		stream, err := js.Stream(ctx, subject.Stream(0))
