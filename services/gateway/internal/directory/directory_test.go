@@ -591,15 +591,34 @@ func TestPartedWhileAuthIsAway(t *testing.T) {
 	expect("Avi Lisa true")
 }
 
+// Whoever is told of a contact may write to it: while auth has not answered since the user came, what an event says is not told.
+func TestAddedWhileAuthIsAway(t *testing.T) {
+	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea"}}}}
+	r, expect := heard(t, a)
+	r.Acquire("Avi")
+	r.mayNot("Avi", "Lisa", wire.Forbidden)
+	r.Release("Avi")
+	a.set(func() { a.away = true })
+	loads := a.loads.Load()
+	r.Acquire("Avi")
+	testx.Eventually(t, "auth was asked", 10*time.Second, func() bool { return a.loads.Load() > loads && r.entry("Avi").done.Load() })
+	a.announce(api.DirectoryEvent{Kind: api.EventContactAdded, Username: "Avi", Peer: "Lisa"})
+	a.announce(api.DirectoryEvent{Kind: api.EventContactRemoved, Username: "Avi", Peer: "Bea"}) // told, and so after the one before
+	expect("Avi Bea false")
+	a.set(func() { a.away, a.relations["Avi"] = false, api.Relations{Contacts: []string{"Lisa"}} })
+	expect("Avi Lisa true")
+	r.may("Avi", "Lisa", "Lisa")
+}
+
 // An event of the time before the first answer says what was; the answer, what is.
 func TestALateEventTellsWhatIsSoNow(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea"}}}}
 	r, expect := heard(t, a)
 	r.Acquire("Avi")
 	testx.Eventually(t, "Avi is known", 10*time.Second, func() bool { return r.known("Avi") != nil })
-	r.tellPair(r.entry("Avi"), "Lisa", true)
+	r.tellPair(r.entry("Avi"), "Lisa")
 	expect("Avi Lisa false")
-	r.tellPair(r.entry("Avi"), "Bea", false)
+	r.tellPair(r.entry("Avi"), "Bea")
 	expect("Avi Bea true")
 }
 

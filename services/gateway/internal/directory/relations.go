@@ -465,7 +465,8 @@ func (d *Directory) tellListed(user, peer string, added bool) {
 }
 
 // reloadPair reads the relations of the two users of an event. Whoever's were not read before has no difference: what is so now is told then,
-// which a late event may no longer say. While auth does not answer, the event counts: whoever is told that it is over may not write either.
+// which a late event may no longer say. What is told counts here as well, also while auth does not answer: whoever is told that a contact is over
+// may not write either, and of a new one nobody is told before auth says so.
 func (d *Directory) reloadPair(ev api.DirectoryEvent) {
 	for _, u := range [][2]string{{ev.Username, ev.Peer}, {ev.Peer, ev.Username}} {
 		if u[0] == "" {
@@ -478,8 +479,8 @@ func (d *Directory) reloadPair(ev api.DirectoryEvent) {
 		switch {
 		case e != nil && removed && !answered:
 			d.part(e, u[1])
-		case fresh && (added || removed):
-			d.tellPair(e, u[1], added)
+		case fresh && answered && (added || removed):
+			d.tellPair(e, u[1])
 		}
 	}
 }
@@ -497,14 +498,11 @@ func (d *Directory) part(e *entry, peer string) {
 	d.tellListed(e.user, peer, false)
 }
 
-// tellPair tells whether peer is a contact of a user; said is what counts while nothing was read.
-func (d *Directory) tellPair(e *entry, peer string, said bool) {
+// tellPair tells whether peer is a contact of a user whose relations were read.
+func (d *Directory) tellPair(e *entry, peer string) {
 	e.loading.Lock()
 	defer e.loading.Unlock()
-	if e.loaded.Load() {
-		said = e.rel.Load().allow(peer)
-	}
-	d.tellListed(e.user, peer, said)
+	d.tellListed(e.user, peer, e.rel.Load().allow(peer))
 }
 
 // known are the relations of a user as far as they are known, nil for not at all.
