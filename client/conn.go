@@ -31,44 +31,34 @@ type Options struct {
 // Conn is a connection that stays up until Close, or until the server says something that waiting cannot mend (Err tells).
 // All methods are safe for concurrent use. Events must be read.
 //
-// Goroutines: run reads the socket and reconnects; tend, one while there is a socket, renews tokens; fill, at most maxRepairs,
-// closes gaps. Close ends them all.
+// Goroutines: run reads the socket and reconnects; tend, one while there is a socket, renews tokens. Close ends them.
 type Conn struct {
 	o       Options
 	session *Session
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup // tend and fill
+	wg      sync.WaitGroup // tend
 
 	events  chan Event
 	done    chan struct{} // closed at the end
 	sending *gate         // open while sends wait for an outcome
-	repairs chan struct{} // slots
 	lagging atomic.Bool   // set by emit, cleared by the next socket
 	lagged  chan struct{} // wakes tend
+	moved   atomic.Bool   // there were messages after the last resume token
+	seen    seen          // of the goroutine that reads the socket
 
 	mu      sync.Mutex // guards what follows
 	link    *link      // nil while there is none that has joined
 	up      chan struct{}
 	pending map[string]*sending
 	left    map[string]*sending // given up without an outcome, at most MaxPending
-	ledger  *ledger
-	watch   []string // nil: all
+	watch   []string            // nil: all
 	// frameBytes is what the server takes; 0 before it said so.
 	frameBytes int
 	resume     string
-	since      map[string]int64 // what had been seen per room when resume came
-	joined     bool             // at least once
-	caught     bool             // a resume token came at least once
-	holes      bool             // ask for what lies between seen messages when caught up
-	moved      bool             // there were messages after the last resume token
-	// fillings are the gaps that are being filled; next is a token that came meanwhile. After a message was dropped none counts until the
-	// connection is made anew.
-	fillings map[*repair]struct{}
-	next     *checkpointed
-	dropped  bool
-	closing  bool
-	err      error
+	joined     bool // at least once
+	closing    bool
+	err        error
 }
 
 // Dial connects and joins. It tries once, so that a wrong address shows at once; ctx bounds that only. From then on the connection
@@ -90,9 +80,8 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		o.MaxBackoff = max(15*time.Second, o.MinBackoff)
 	}
 	c := &Conn{
-		o: o, session: o.Session, resume: o.Resume, ledger: newLedger(), pending: map[string]*sending{}, left: map[string]*sending{},
-		events: make(chan Event, o.Buffer), done: make(chan struct{}), up: make(chan struct{}), sending: newGate(),
-		fillings: map[*repair]struct{}{}, repairs: make(chan struct{}, maxRepairs), lagged: make(chan struct{}, 1),
+		o: o, session: o.Session, resume: o.Resume, pending: map[string]*sending{}, left: map[string]*sending{},
+		events: make(chan Event, o.Buffer), done: make(chan struct{}), up: make(chan struct{}), sending: newGate(), lagged: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	l, err := c.connect(ctx, welcomeTimeout)
@@ -279,7 +268,6 @@ func (c *Conn) attach(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lagging.Store(false)
-	c.dropped, c.next = false, nil
 	c.link, c.joined = l, true
 	close(c.up)
 }

@@ -15,9 +15,9 @@
 // Session.History and Session.HistoryAfter go through a conversation, one message after the other.
 //
 // What the connection does for its user: it joins again after every reconnect and resumes where it was, drops what it has
-// seen already (by seq, and by sender and id), puts messages of a room in order and asks HTTP for those that are missing between
-// two, sends a message again under the same id until it has an outcome, renews its token before it runs out, and goes elsewhere
-// when the server drains. Everything in it has a limit; the constants below name them.
+// seen already (by room and seq), sends a message again under the same id until it has an outcome, renews its token before it runs
+// out, and goes elsewhere when the server drains. docs/sdk.md of the repository has its rules. Everything in it has a limit; the
+// constants below name them.
 package client
 
 import (
@@ -29,10 +29,7 @@ import (
 const (
 	DefaultBuffer = 1024    // events not yet read: the socket is no longer read, or ErrLagging when a Send is waiting
 	MaxPending    = 1024    // sends without an outcome: ErrTooManyPending
-	maxRooms      = 4096    // rooms remembered: the one used least recently is forgotten, its next message starts it anew
-	maxSeen       = 512     // seqs and ids remembered a room: the lowest is forgotten, and all below it counts as seen
-	maxHeld       = 256     // messages of a room held back while its gap is filled: the repair is cut short
-	maxRepairs    = 8       // gaps filled at a time: one more is left to the server, which sends the missing message late
+	maxEarly      = 256     // frames before the answer to join: the connection is made anew
 	maxFrame      = 4 << 20 // bytes of a frame from the server: the connection is closed
 	maxBody       = 8 << 20 // bytes of an HTTP answer: an error
 )
@@ -42,7 +39,6 @@ const (
 	answerTimeout  = 15 * time.Second // a third of it until a server that is silent after a message is asked whether it is there
 	openTimeout    = 3 * time.Second  // of a reconnect's first try; twice as long after one that took longer, up to welcomeTimeout
 	welcomeTimeout = 10 * time.Second
-	repairTimeout  = 5 * time.Second
 	checkpoint     = 30 * time.Second // how often a busy connection asks for a fresh resume token
 	lagPatience    = time.Second      // how long a full event queue may keep a waiting Send from its answer
 )

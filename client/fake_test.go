@@ -34,9 +34,8 @@ type fake struct {
 
 	hide        map[int64]bool // seqs that are not delivered live
 	pagesDown   bool
-	holdPages   chan struct{} // until it is closed
-	tooFast     int           // pages that are refused for their rate
-	eatAccepted int           // acceptances that are lost together with the socket
+	tooFast     int // pages that are refused for their rate
+	eatAccepted int // acceptances that are lost together with the socket
 	sayNo       []*wire.Error
 	badResume   bool
 	mute        bool // sends have no outcome
@@ -142,11 +141,6 @@ func (f *fake) refresh(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) page(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	if hold := f.holdPages; hold != nil {
-		f.mu.Unlock()
-		<-hold
-		f.mu.Lock()
-	}
 	defer f.mu.Unlock()
 	switch {
 	case f.tokens[bearer(r)] == "":

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -166,15 +167,6 @@ func (c *Conn) join(l *link) error {
 	c.mu.Lock()
 	c.frameBytes = w.Limits.FrameBytes
 	j := wire.Join{Rooms: wire.RoomList{All: c.o.Rooms == nil, List: c.o.Rooms}, Device: c.o.Device, Resume: c.resume}
-	if j.Resume == "" {
-		// Never the youngest that was seen: before caught_up it may have overtaken older ones, and they would be lost. Without since
-		// the server sends all that is not confirmed, and what overtakes is not.
-		j.Since = c.since
-		if !c.caught && c.joined {
-			c.ledger.lower()
-			c.holes = true
-		}
-	}
 	c.mu.Unlock()
 	parts := split(j, w.Limits.FrameBytes)
 	for _, part := range parts {
@@ -198,6 +190,7 @@ func (c *Conn) joinAnswers(l *link, parts []wire.Join, heartbeat int) error {
 			if wire.DecodeData(f, &a) == nil {
 				l.refused = append(l.refused, a.Refused...)
 			}
+			l.early = slices.DeleteFunc(l.early, isToken) // none of them covers this part
 			answered++
 			joined++
 			continue
@@ -210,9 +203,7 @@ func (c *Conn) joinAnswers(l *link, parts []wire.Join, heartbeat int) error {
 				return fmt.Errorf("the resume token is not taken any more: %s", e.Message) // not as *wire.Error: the next try is without
 			}
 			return e
-		case len(parts) > 1 && (f.Event == wire.EvCatchingUp || f.Event == wire.EvCaughtUp):
-			continue // it does not cover the parts that follow; the last one's does
-		case len(l.early) == maxHeld:
+		case len(l.early) == maxEarly:
 			return errors.New("the server does not answer join")
 		}
 		l.early = append(l.early, f)
@@ -223,6 +214,8 @@ func (c *Conn) joinAnswers(l *link, parts []wire.Join, heartbeat int) error {
 	}
 	return c.rewatch(l)
 }
+
+func isToken(f wire.Frame) bool { return f.Event == wire.EvCatchingUp || f.Event == wire.EvCaughtUp }
 
 // passOver notes a part of a join of which nothing could be joined, for a reason that concerns its rooms only.
 func (l *link) passOver(part wire.Join, e *wire.Error) bool {
@@ -235,48 +228,26 @@ func (l *link) passOver(part wire.Join, e *wire.Error) bool {
 	return true
 }
 
-// split makes as many joins of one as it takes for each to fit into a frame of the server. Places of since that do not fit are left out: there the
-// server goes by what was confirmed.
+// split makes as many joins of one as it takes for each to fit into a frame of the server.
 func split(j wire.Join, frameBytes int) (parts []wire.Join) {
+	if j.Rooms.All || len(j.Rooms.List) == 0 { // the server says what is wrong with an empty list
+		return []wire.Join{j}
+	}
 	if frameBytes <= 0 {
 		frameBytes = wire.DefaultFrameBytes
 	}
-	quoted := func(s string) int { return len(wire.AppendString(nil, s)) + 1 }
-	const number = 17 // of a seq and its colon
-	bare := wire.Join{Rooms: wire.RoomList{All: true}, Device: j.Device, Resume: j.Resume}
-	most := frameBytes - len(withID(wire.Encode(wire.EvJoin, bare, ""), idJoin)) - len(`"since":{},[]`)
-	part, used := wire.Join{Rooms: wire.RoomList{All: j.Rooms.All}, Device: j.Device, Resume: j.Resume}, 0
-	place := func(name string) {
-		seq, ok := j.Since[name]
-		if n := quoted(name) + number; ok && used+n <= most {
-			if part.Since == nil {
-				part.Since = map[string]int64{}
-			}
-			part.Since[name] = seq
-			used += n
-		}
-	}
-	if j.Rooms.All {
-		for name := range j.Since {
-			place(name)
-		}
-		return []wire.Join{part}
-	}
+	part := j
+	part.Rooms.List = nil
+	most := frameBytes - len(withID(wire.Encode(wire.EvJoin, wire.Join{Rooms: wire.RoomList{All: true}, Device: j.Device, Resume: j.Resume}, ""), idJoin))
+	used := 0
 	for _, name := range j.Rooms.List {
-		need := quoted(name)
-		if _, ok := j.Since[name]; ok {
-			need += quoted(name) + number
-		}
+		need := len(wire.AppendString(nil, name)) + 1
 		if used+need > most && len(part.Rooms.List) > 0 {
 			parts = append(parts, part)
-			part, used = wire.Join{Device: j.Device, Resume: j.Resume}, 0
+			part.Rooms.List, used = nil, 0
 		}
 		part.Rooms.List = append(part.Rooms.List, name)
-		used += quoted(name)
-		place(name)
-	}
-	if part.Rooms.List == nil {
-		part.Rooms.List = []string{} // the server says what is wrong with it
+		used += need
 	}
 	return append(parts, part)
 }
@@ -353,7 +324,7 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 	switch f.Event {
 	case wire.EvReceived:
 		if wire.DecodeData(f, &m) == nil {
-			c.setMoved()
+			c.moved.Store(true)
 			// One's own message, back after a reconnect that ate its acceptance.
 			own := m.Sender == c.session.Username() && c.accept(&m)
 			c.incoming(m, own)
@@ -387,58 +358,38 @@ func (c *Conn) handle(l *link, f wire.Frame) {
 			default: // it said so before
 			}
 		}
-	case wire.EvCatchingUp:
-		var cu wire.CatchingUp
-		if wire.DecodeData(f, &cu) == nil && cu.Resume != "" {
-			c.goBackTo(cu.Resume)
-		}
-	case wire.EvCaughtUp, wire.EvAck:
+	case wire.EvCatchingUp, wire.EvCaughtUp, wire.EvAck:
 		var cu wire.CaughtUp
 		if wire.DecodeData(f, &cu) == nil && cu.Resume != "" {
-			c.take(cu, f.Event == wire.EvCaughtUp)
+			c.goOnFrom(cu.Resume)
+			if f.Event == wire.EvCaughtUp {
+				c.emit(CaughtUp(cu))
+			}
 		}
 	}
 }
 
-// forgetResume drops a resume token that worked for this connection before; what had been seen per room when it came takes its place. One
-// that never worked is the caller's mistake.
+// goOnFrom makes the newest token the place of the next join. What was handed over and lies above it comes again, and is dropped.
+func (c *Conn) goOnFrom(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resume = token
+	c.moved.Store(false)
+}
+
+// forgetResume drops a resume token that worked for this connection before: the server is another installation. One that never worked is the
+// caller's mistake.
 func (c *Conn) forgetResume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	had := c.resume != "" && c.joined
 	if had {
 		c.resume = ""
-		if c.caught { // else what was seen may have overtaken older ones
-			c.since = c.ledger.before(c.since)
-		}
 	}
 	return had
 }
 
 func accepted(m *wire.Message) Accepted { return Accepted{m.ID, m.Room, m.Seq, m.SentAt.Time} }
-
-func (c *Conn) setMoved() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.moved = true
-}
-
-// goBackTo makes a token that lies before what comes next the one to go on from, should the connection break meanwhile. Nothing that was seen
-// counts for it. While messages wait for a gap before them, the older one is kept.
-func (c *Conn) goBackTo(token string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.dropped && len(c.fillings) == 0 {
-		c.resume = token
-	}
-}
-
-// setResume reports whether there may be holes between what was seen before; c.mu is held.
-func (c *Conn) setResume(token string) (holes bool) {
-	holes = c.holes
-	c.resume, c.since, c.caught, c.holes = token, c.ledger.since(), true, false
-	return holes
-}
 
 // tend does what a live socket needs beside reading: fresh access tokens, fresh resume tokens, leaving a server that drains.
 func (c *Conn) tend(l *link) {
@@ -471,10 +422,7 @@ func (c *Conn) tend(l *link) {
 				}
 			}
 		case <-tick.C:
-			c.mu.Lock()
-			moved := c.moved
-			c.mu.Unlock()
-			if moved && !c.lagging.Load() {
+			if c.moved.Load() && !c.lagging.Load() {
 				_ = l.write(withID(wire.Encode(wire.EvAlive, nil, ""), idAlive)) // a failure ends the link
 			}
 		case <-renew.C:

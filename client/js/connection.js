@@ -1,7 +1,7 @@
 // @ts-check
-import { Ledger } from "./ledger.js";
 import { FRAME_BYTES, frameBytes, splitJoin } from "./join.js";
-import { CloseError, NotConnectedError, OutcomeUnknownError, ServerError, isCode, isRefusedToken, shouldReconnect } from "./errors.js";
+import { CloseError, NotConnectedError, OutcomeUnknownError, ServerError, isRefusedToken, shouldReconnect } from "./errors.js";
+import { Seen } from "./seen.js";
 import { Deferred, newId, orAbort, sleep, within } from "./util.js";
 
 /**
@@ -38,14 +38,11 @@ import { Deferred, newId, orAbort, sleep, within } from "./util.js";
 
 // Limits, and what happens at each.
 const MAX_PENDING = 1024; // sends without an outcome: an error
-const MAX_HELD = 256; // messages of a room held back while its gap is filled: the repair is cut short
-const MEND_TRIES = 20; // to fill what another session's confirmation may have hidden, over some minutes: then it is left
-const MAX_REPAIRS = 8; // gaps filled at a time: one more is left to the server, which sends the missing message late
+const MAX_EARLY = 256; // frames before the answer to join: the connection is made anew
 
 const OPEN_TIMEOUT = 3_000; // of a first try; twice as long after one that took longer, up to WELCOME_TIMEOUT
 const WELCOME_TIMEOUT = 10_000;
 const ANSWER_TIMEOUT = 15_000; // of a message, on a connection that says nothing at all
-const REPAIR_TIMEOUT = 5_000;
 const BYE_TIMEOUT = 2_000;
 
 // Ids of frames that are not messages; "#" is in no message id.
@@ -60,9 +57,10 @@ class Link {
   asked = 0; // when the server was asked last whether it is there
   planned = false; // closed by this side, to connect anew at once
   joined = false;
+  /** @type {any[]} frames that came before the answer to join */
+  early = [];
   /** @type {any[]} joins that have no answer yet */
   joins = [];
-  parts = 1; // of the join
   anyJoined = false;
   /** @type {{room: string, code: string}[]} */
   refused = [];
@@ -103,7 +101,7 @@ class Link {
 export class Connection {
   /** @type {Map<string, Set<(data: any) => void>>} */
   #handlers = new Map();
-  #ledger = new Ledger();
+  #seen = new Seen();
   /** @type {Map<string, Deferred<Accepted | ServerError | null>>} null: the socket is gone */
   #pending = new Map();
   /** @type {Map<string, string>} the texts of the pending ones, and of those that were given up without an outcome, oldest first */
@@ -119,12 +117,6 @@ export class Connection {
   #stop = new AbortController();
   #wake = new AbortController(); // ends the wait before the next try
   #patience = OPEN_TIMEOUT; // with the next socket
-  #repairs = 0;
-  /** @type {Map<{held: {m: Message, own: boolean}[]}, Promise<boolean>>} */
-  #fills = new Map();
-  /** @type {Record<string, number> | undefined} what had been seen when the last resume token came; undefined before the first */
-  #since;
-  #mending = false;
   #asked = 0;
   #again = false;
   #closing = false;
@@ -141,7 +133,7 @@ export class Connection {
     this.minBackoff = options.minBackoff ?? 500;
     this.maxBackoff = Math.max(options.maxBackoff ?? 15_000, this.minBackoff);
     this.answerTimeout = options.answerTimeout ?? ANSWER_TIMEOUT;
-    /** The last resume token, "" before the first caughtUp. */
+    /** The newest resume token, "" before the first one: of the place where a catch-up began or up to which everything came. */
     this.resume = options.resume ?? "";
     /** @type {import("./api.js").Tokens & object | null} what the server allows: limits of the last welcome */
     this.welcome = null;
@@ -457,16 +449,15 @@ export class Connection {
 
   /**
    * Frames before the answer to join: those of others wait for it.
-   * @param {Link & {early?: any[]}} link
+   * @param {Link} link
    * @param {any} f
    * @param {Deferred<void>} joined
    */
   #opening(link, f, joined) {
-    link.early ??= [];
     if (f.event === "error") {
       const e = serverError(f);
       if (f.re === ID_JOIN && e.code === "invalid_argument" && this.resume && this.#again) {
-        this.resume = ""; // its streams were made anew: what had been seen when it was given goes on
+        this.resume = ""; // of another installation
         joined.reject(new Error("the resume token is not taken any more: " + e.message));
       } else if (f.re === ID_JOIN && (e.code === "forbidden" || e.code === "unknown_user") && (link.joins.length > 1 || link.anyJoined)) {
         this.#partJoined(link, link.joins[0].rooms.map((/** @type {string} */ room) => ({ room, code: e.code })), joined); // nothing of this part can be joined
@@ -474,25 +465,21 @@ export class Connection {
     } else if (f.event === "welcome") {
       this.welcome = f.data;
       this.session.tokens.username = f.data.username;
-      // Never the youngest seen: it may have overtaken older ones that were on their way when the last socket ended. Without a token so far
-      // there is nothing to go on from: the server then sends what no session of the user has confirmed.
       const rooms = this.options.rooms ?? /** @type {"*"} */ ("*");
-      const all = { rooms, device: this.options.device, resume: this.resume || undefined, since: this.resume ? undefined : this.#since };
+      const all = { rooms, device: this.options.device, resume: this.resume || undefined };
       link.joins = splitJoin(all, ID_JOIN, this.#frameBytes);
-      link.parts = link.joins.length;
       for (const data of link.joins) link.write("join", data, ID_JOIN);
     } else if (f.event === "ack" && f.re === ID_JOIN) {
+      link.early = link.early.filter((e) => e.event !== "catching_up" && e.event !== "caught_up"); // none of them covers this part
       this.#partJoined(link, f.data?.refused ?? [], joined);
-    } else if (link.parts > 1 && (f.event === "catching_up" || f.event === "caught_up")) {
-      // It does not cover the parts that follow; the last one's does.
-    } else if (link.early.push(f) > MAX_HELD) {
+    } else if (link.early.push(f) > MAX_EARLY) {
       joined.reject(new Error("the server does not answer join"));
     }
   }
 
   /**
    * A part of a join has its answer. With the last one the link has joined.
-   * @param {Link & {early?: any[]}} link
+   * @param {Link} link
    * @param {{room: string, code: string}[]} refused
    * @param {Deferred<void>} joined
    */
@@ -505,7 +492,7 @@ export class Connection {
     this.#attach(link);
     joined.resolve();
     for (const r of link.refused) this.#emit("notJoined", r);
-    for (const early of link.early ?? []) this.#frame(link, early);
+    for (const early of link.early) this.#frame(link, early);
   }
 
   get #frameBytes() { return /** @type {any} */ (this.welcome)?.limits?.frame_bytes || FRAME_BYTES; }
@@ -518,7 +505,6 @@ export class Connection {
     for (const room of this.#reads.keys()) this.#sayRead(room);
     this.#opened.resolve();
     this.#emit("connected", { again: this.#again });
-    if (this.#again && !this.resume) void this.#mend();
     this.#again = true;
     void this.#tend(link);
   }
@@ -586,15 +572,15 @@ export class Connection {
         return;
       }
       case "ack":
-        if (f.re === ID_ALIVE) this.#reached(link, d.resume);
-        else if (f.re?.startsWith(ID_READ)) void this.#readAnswered(f.re, null);
+        if (f.re?.startsWith(ID_READ)) void this.#readAnswered(f.re, null);
+        this.resume = d.resume || this.resume;
         return;
       case "catching_up":
-        // Where the catch-up begins, should the socket break meanwhile. While messages wait for a gap before them, the older token is kept.
-        if (d.resume && ![...this.#fills.keys()].some((repair) => repair.held.length)) this.resume = d.resume;
-        return;
       case "caught_up":
-        return this.#reached(link, d.resume, () => this.#emit("caughtUp", d));
+        // What was handed over and lies above it comes again after a break, and is dropped.
+        this.resume = d.resume || this.resume;
+        if (f.event === "caught_up") this.#emit("caughtUp", d);
+        return;
       case "presence":
         return this.#emit("presence", { ...d, online: d.online ?? [], offline: d.offline ?? [] });
       case "typing":
@@ -612,28 +598,6 @@ export class Connection {
           link.fail(new CloseError(4001, "draining"));
         }, () => {});
     }
-  }
-
-  /**
-   * Takes a resume token as the one to go on from, when all before it has been handed over: some messages may wait for a gap to be filled.
-   * @param {Link} link
-   * @param {string} [resume]
-   * @param {() => void} [then]
-   */
-  #reached(link, resume, then) {
-    const take = () => {
-      if (resume) {
-        this.resume = resume;
-        this.#since = this.#ledger.since();
-      }
-      then?.();
-    };
-    const waits = [...this.#fills].filter(([repair]) => repair.held.length).map(([, filling]) => filling);
-    if (!waits.length) return take();
-    void Promise.allSettled(waits).then(() => {
-      // What was held may be held again, for the next gap. Another socket has a token of its own.
-      if (this.#link === link) this.#reached(link, resume, then);
-    });
   }
 
   /**
@@ -677,119 +641,10 @@ export class Connection {
    * @param {boolean} own
    */
   #incoming(m, own) {
-    const r = this.#ledger.room(m.conversation_room);
-    if (r.seen(m)) return r.mark(m); // a twin has a seq of its own
-    if (r.repair) {
-      r.repair.held.push({ m, own });
-      if (r.repair.held.length > MAX_HELD) r.repair.stop.abort(); // the server sends late what is still missing
-      return;
-    }
-    const after = r.gap(m);
-    if (after === null || this.#repairs >= MAX_REPAIRS) return this.#pass(r, m, own);
-    void this.#fill(r, after, m.seq, [{ m, own }]);
-  }
-
-  /**
-   * @param {import("./ledger.js").RoomState} r
-   * @param {Message} m
-   * @param {boolean} own
-   */
-  #pass(r, m, own) {
-    const late = m.late || m.seq < r.youngest;
-    r.mark(m);
+    const { twin, late } = this.#seen.look(m.conversation_room, m.seq);
+    if (twin) return;
+    this.#seen.add(m.conversation_room, m.seq);
     if (!own) this.#emit("message", late ? { ...m, late } : m);
-  }
-
-  /**
-   * Asks for what is missing between after and upto, then lets everything go in order; false when not all of it could be had in time:
-   * the server sends that late.
-   * @param {import("./ledger.js").RoomState} r
-   * @param {number} after
-   * @param {number} upto
-   * @param {{m: Message, own: boolean}[]} held
-   */
-  #fill(r, after, upto, held) {
-    const repair = (r.repair = { held, stop: new AbortController() });
-    const filling = this.#refill(r, after, upto, repair).finally(() => this.#fills.delete(repair));
-    this.#fills.set(repair, filling);
-    return filling;
-  }
-
-  /**
-   * @param {import("./ledger.js").RoomState} r
-   * @param {number} after
-   * @param {number} upto
-   * @param {{held: {m: Message, own: boolean}[], stop: AbortController}} repair
-   */
-  async #refill(r, after, upto, repair) {
-    this.#repairs++;
-    const signal = AbortSignal.any([repair.stop.signal, within(REPAIR_TIMEOUT, this.#stop.signal)]);
-    /** @type {Message[]} */
-    const found = [];
-    const whole = await this.#between(r.name, after, upto, found, signal).catch(() => false); // what was found counts
-    this.#repairs--;
-    r.repair = null;
-    const batch = [...repair.held, ...found.map((m) => ({ m, own: false }))].sort((a, b) => a.m.seq - b.m.seq);
-    for (const { m, own } of batch) {
-      if (whole && m.seq > upto) this.#incoming(m, own); // came meanwhile: there may be a gap before it, too
-      else if (r.seen(m)) r.mark(m);
-      else this.#pass(r, m, own || this.#returned(m));
-    }
-    return whole;
-  }
-
-  /**
-   * Fills what is missing between the messages seen so far, after a break before the first resume token: the server does not send again what
-   * another session of the user has confirmed meanwhile. It goes on through outages of some minutes.
-   */
-  async #mend() {
-    if (this.#mending) return;
-    this.#mending = true;
-    /** @type {Set<string>} rooms that history has answered for, also where it says that nobody knows what came before a message */
-    const answered = new Set();
-    for (let tries = 0, wait = 500; tries < MEND_TRIES && !this.#stop.signal.aborted; tries++, wait = Math.min(2 * wait, 15_000)) {
-      if (tries) await sleep(Math.random() * wait, this.#stop.signal).catch(() => {});
-      const rooms = this.#ledger.holed.filter((r) => !answered.has(r.name));
-      if (!rooms.length) break;
-      const one = async () => {
-        for (let r; (r = rooms.pop()); ) {
-          const hole = r.hole;
-          if (!r.repair && hole && (await this.#fill(r, hole.after, hole.upto, []))) answered.add(r.name);
-        }
-      };
-      await Promise.all(Array.from({ length: MAX_REPAIRS / 2 }, one));
-    }
-    this.#mending = false;
-  }
-
-  /**
-   * Reads after < seq ≤ upto into out. History may be a moment behind the stream, so it asks again until the answer reaches upto. True when
-   * that is all there is to know.
-   * @param {string} room
-   * @param {number} after
-   * @param {number} upto
-   * @param {Message[]} out
-   * @param {AbortSignal} signal
-   */
-  async #between(room, after, upto, out, signal) {
-    for (let wait = 50; ; ) {
-      let page = { messages: /** @type {Message[]} */ ([]), more: false };
-      try {
-        page = await this.session.messages(room, { after, limit: 200, signal });
-      } catch (e) {
-        // A refusal is final. A gateway that could not be reached has probably died, and another one answers soon.
-        if (e instanceof ServerError && !isCode(e, "rate_limited")) return !["unavailable", "internal"].includes(e.code);
-      }
-      for (const m of page.messages) {
-        if (m.seq > upto) return true;
-        out.push(m);
-        after = m.seq;
-        if (m.seq === upto) return true;
-      }
-      if (page.more && page.messages.length) continue;
-      await sleep(wait / 2 + Math.random() * wait, signal);
-      wait *= 2;
-    }
   }
 }
 

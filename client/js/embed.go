@@ -5,5 +5,5 @@ import "embed"
 
 // Files are the modules that a browser loads; index.js is the entry.
 //
-//go:embed index.js api.js connection.js join.js ledger.js errors.js util.js
+//go:embed index.js api.js connection.js join.js seen.js errors.js util.js
 var Files embed.FS

@@ -192,61 +192,6 @@ test("a network that goes away without a good-bye: a message notices", { timeout
   await l.close();
 });
 
-test("a resume token counts when what waits for a gap to be filled has come", { timeout }, async () => {
-  const [lisa, avi] = [await user("lisa"), await user("avi")];
-  const room = roomOf(lisa.name, avi.name);
-  /** @type {Holey[]} */
-  const sockets = [];
-  class Holey extends NodeWebSocket {
-    /** @type {((e: {data: string}) => void) | null} */
-    hear = null;
-    /** @param {string} url @param {string[]} protocols */
-    constructor(url, protocols) {
-      super(url, protocols);
-      sockets.push(this);
-      Object.defineProperty(this, "onmessage", {
-        set: (f) => (this.hear = f),
-        get: () => (/** @type {{data: string}} */ e) => {
-          if (!e.data.includes("goes astray")) this.hear?.(e);
-        },
-      });
-    }
-  }
-  const l = lisa.session.connect({ WebSocket: /** @type {any} */ (Holey) }), a = avi.session.connect();
-  await Promise.all([l.next("caughtUp"), a.next("caughtUp")]);
-  const first = l.next("message");
-  await a.send(room, "first");
-  await first;
-  /** @type {() => void} */
-  let go = () => {};
-  const held = new Promise((r) => (go = () => r(undefined)));
-  const ask = lisa.session.messages.bind(lisa.session);
-  const asked = new Promise((r) => {
-    lisa.session.messages = async (...args) => {
-      r(undefined);
-      await held;
-      return ask(...args);
-    };
-  });
-  /** @type {string[]} */
-  const seen = [];
-  l.on("message", (m) => void seen.push(m.content));
-  l.on("caughtUp", (d) => void seen.push(d.resume));
-  await a.send(room, "goes astray");
-  await a.send(room, "shows that");
-  await asked;
-  const before = l.resume;
-  sockets[0].hear?.({ data: JSON.stringify({ event: "caught_up", data: { resume: "a token" } }) });
-  await Promise.resolve();
-  assert.equal(l.resume, before);
-  const reached = l.next("caughtUp");
-  go();
-  await reached;
-  assert.deepEqual(seen, ["goes astray", "shows that", "a token"]);
-  assert.equal(l.resume, "a token");
-  await Promise.all([l.close(), a.close()]);
-});
-
 test("an address whose server has gone: another try is made soon", { timeout }, async () => {
   const lisa = await user("lisa");
   const deaf = net.createServer().listen(0, "127.0.0.1"); // takes connections, as a load balancer does, and says nothing
