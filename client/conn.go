@@ -241,11 +241,10 @@ func (c *Conn) plan(err error, attempt int, l *link) (time.Duration, error) {
 			ceiling = c.o.MaxBackoff // coming back soon would end the same way
 		}
 	case errors.As(err, &we):
-		switch we.Code {
-		case wire.Unavailable, wire.Internal, wire.RateLimited, wire.TooManyConnections:
-			return max(rand.N(ceiling), time.Duration(we.RetryAfterMS)*time.Millisecond), nil
+		if !we.Code.Temporary() {
+			return 0, err
 		}
-		return 0, err
+		return max(rand.N(ceiling), time.Duration(we.RetryAfterMS)*time.Millisecond), nil
 	}
 	return rand.N(ceiling), nil
 }

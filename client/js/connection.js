@@ -296,7 +296,7 @@ export class Connection {
   async #readAnswered(id, e) {
     for (const [room, r] of this.#reads) {
       if (r.id !== id) continue;
-      if (!e || !["unavailable", "internal", "rate_limited"].includes(e.code)) {
+      if (!e?.temporary) {
         this.#reads.delete(room);
         if (e) this.#emit("refused", { error: e });
         return;
@@ -390,7 +390,7 @@ export class Connection {
       return Math.random() * (error.code === 4003 || error.code === 4004 ? this.maxBackoff : ceiling);
     }
     if (error instanceof ServerError) {
-      if (!["unavailable", "internal", "rate_limited", "too_many_connections"].includes(error.code)) return null;
+      if (!error.temporary) return null;
       return Math.max(Math.random() * ceiling, error.retryAfter);
     }
     return Math.random() * ceiling;

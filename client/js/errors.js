@@ -1,4 +1,7 @@
 // @ts-check
+// The codes after which the same request may be taken later, without anybody changing it: those of Code.Temporary in client/wire/codes.go.
+const TEMPORARY = ["too_many_connections", "rate_limited", "unavailable", "internal"];
+
 /** What the server refused, over HTTP or on the socket. `code` is stable, `message` is for people. */
 export class ServerError extends Error {
   /**
@@ -11,6 +14,11 @@ export class ServerError extends Error {
     this.name = "ServerError";
     this.code = code;
     this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may be taken later, without anybody changing it. */
+  get temporary() {
+    return TEMPORARY.includes(this.code);
   }
 }
 

@@ -55,6 +55,15 @@ func (c Code) HTTPStatus() int {
 	return http.StatusInternalServerError
 }
 
+// Temporary reports whether the same request may be taken later, without anybody changing it. client/js/errors.js has the same list.
+func (c Code) Temporary() bool {
+	switch c {
+	case TooManyConnections, RateLimited, Unavailable, Internal:
+		return true
+	}
+	return false
+}
+
 // Error is a failure as a client may see it. What a person should do belongs into Message.
 type Error struct {
 	Code         Code   `json:"code"`

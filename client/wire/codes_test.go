@@ -1,12 +1,16 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"net/http"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -51,6 +55,25 @@ func TestEveryCodeIsListed(t *testing.T) {
 	}
 	if s := Code("from_the_future").HTTPStatus(); s != http.StatusInternalServerError {
 		t.Errorf("an unknown code has status %d", s)
+	}
+}
+
+// JavaScript has the list once more; a code that is temporary in one language only would be tried again for ever, or never.
+func TestTemporaryIsTheSameInJavaScript(t *testing.T) {
+	b, err := os.ReadFile("../js/errors.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, ok := strings.Cut(string(b), "const TEMPORARY = ")
+	list, _, end := strings.Cut(list, ";")
+	var codes []Code
+	if err := json.Unmarshal([]byte(list), &codes); !ok || !end || err != nil {
+		t.Fatalf("no list in %q: %v", list, err)
+	}
+	for _, c := range Codes {
+		if c.Temporary() != slices.Contains(codes, c) {
+			t.Errorf("%s is temporary in one language only", c)
+		}
 	}
 }
 
