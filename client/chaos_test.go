@@ -9,7 +9,7 @@ import (
 	"parley.example/client/wire"
 )
 
-// Deliveries are lost, sockets break: each message comes once, and those that are not late in order.
+// Rules 7 and 8: deliveries are lost, sockets break: each message comes once, and those that are not late in order.
 func TestEachOnceInOrderWhateverBreaks(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -26,30 +26,18 @@ type fake struct {
 	byID      map[string]int
 	conns     map[*fakeConn]bool
 	dials     int
-	joins     []wire.Join
 	sends     []wire.Send // as they came
 	tokens    map[string]string
 	refreshes int
 	said      []string // events of clients, in order
 
-	hide        map[int64]bool // seqs that are not delivered live
-	pagesDown   bool
-	tooFast     int // pages that are refused for their rate
-	eatAccepted int // acceptances that are lost together with the socket
-	sayNo       []*wire.Error
-	badResume   bool
-	mute        bool // sends have no outcome
-	silent      bool // nothing but join is answered
-	dead        int  // sockets that are not opened: a load balancer took them, and their server has gone
-	alives      int
-	pongs       int
-	slow        bool                 // history is: live messages overtake, and caught_up does not come
-	confirmed   map[int64]bool       // what a plain join is not sent; nil: all that there is
-	refuse      map[string]wire.Code // rooms of a list that are not joined
-	begin       string               // what catching_up says; "": it is not said
-	frameBytes  int
-	heartbeat   int
-	expiresIn   int64
+	hide      map[int64]bool // seqs that are not delivered live
+	pagesDown bool
+	tooFast   int // pages that are refused for their rate
+	sayNo     []*wire.Error
+	mute      bool // sends have no outcome
+	alives    int
+	pongs     int
 
 	onSecondAlive func()
 }
@@ -65,7 +53,7 @@ const room = "avi&lisa"
 
 func newFake(t *testing.T) *fake {
 	f := &fake{t: t, byID: map[string]int{}, conns: map[*fakeConn]bool{}, tokens: map[string]string{"tok-lisa": "lisa", "tok-avi": "avi"},
-		hide: map[int64]bool{}, heartbeat: 5, expiresIn: 900}
+		hide: map[int64]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/ws", f.socket)
 	mux.HandleFunc("POST /v1/sessions", f.login)
@@ -118,7 +106,7 @@ func (f *fake) login(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w.WriteHeader(201)
-	_ = json.NewEncoder(w).Encode(client.Tokens{AccessToken: "tok-" + in.Username, RefreshToken: "r0", ExpiresIn: f.expiresIn, Username: in.Username})
+	_ = json.NewEncoder(w).Encode(client.Tokens{AccessToken: "tok-" + in.Username, RefreshToken: "r0", ExpiresIn: 900, Username: in.Username})
 }
 
 func (f *fake) refresh(w http.ResponseWriter, r *http.Request) {
@@ -184,17 +172,9 @@ func bearer(r *http.Request) string {
 
 func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	user, hb, limit := f.tokens[bearer(r)], f.heartbeat, f.frameBytes
+	user := f.tokens[bearer(r)]
 	f.dials++
-	dead := f.dead > 0
-	if dead {
-		f.dead--
-	}
 	f.mu.Unlock()
-	if dead {
-		<-r.Context().Done()
-		return
-	}
 	if user == "" {
 		http.Error(w, "no", 401)
 		return
@@ -215,16 +195,13 @@ func (f *fake) socket(w http.ResponseWriter, r *http.Request) {
 	f.conns[c] = true
 	f.mu.Unlock()
 	defer func() { f.mu.Lock(); delete(f.conns, c); f.mu.Unlock() }()
-	c.say(wire.EvWelcome, wire.Welcome{Username: user, HeartbeatS: hb, Limits: wire.Limits{FrameBytes: limit}}, "")
+	c.say(wire.EvWelcome, wire.Welcome{Username: user, HeartbeatS: 5}, "")
 	for {
 		_, b, err := ws.ReadMessage()
 		if err != nil {
 			return
 		}
 		fr, err := wire.DecodeFrame(b)
-		if limit > 0 && len(b) > limit {
-			f.t.Errorf("the client sent %d bytes", len(b))
-		}
 		if err != nil {
 			f.t.Errorf("the client sent %q: %v", b, err)
 			return
@@ -239,52 +216,21 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.said = append(f.said, fr.Event)
-	if f.silent && fr.Event != wire.EvJoin {
-		return true
-	}
 	switch fr.Event {
 	case wire.EvJoin:
 		var j wire.Join
 		_ = wire.DecodeData(fr, &j)
-		f.joins = append(f.joins, j)
 		if len(f.sayNo) > 0 && f.sayNo[0].Code == wire.Forbidden {
 			c.say(wire.EvError, f.sayNo[0], fr.ID)
 			return true
 		}
-		if f.badResume && j.Resume != "" {
-			c.say(wire.EvError, wire.E(wire.InvalidArgument, "resume is not a token of this server"), fr.ID)
-			return true
-		}
-		a := wire.Ack{Joined: []string{"*"}}
-		for _, name := range j.Rooms.List {
-			if code := f.refuse[name]; code != "" {
-				a.Refused = append(a.Refused, wire.Refusal{Room: name, Code: code})
-			}
-		}
-		if n := len(a.Refused); n > 0 && n == len(j.Rooms.List) {
-			c.say(wire.EvError, wire.E(a.Refused[0].Code, "no"), fr.ID)
-			return true
-		}
-		c.say(wire.EvAck, a, fr.ID)
+		c.say(wire.EvAck, wire.Ack{Joined: []string{"*"}}, fr.ID)
 		c.say(wire.EvPresence, wire.Presence{Snapshot: true, Online: []string{"avi"}}, "")
-		from, _ := strconv.ParseInt(j.Resume, 10, 64)
-		if at, ok := j.Since[room]; ok {
-			from = at
-		}
-		plain := j.Resume == "" && j.Since == nil
-		if plain && f.confirmed == nil {
-			from = f.last()
-		}
-		if f.begin != "" {
-			c.say(wire.EvCatchingUp, wire.CatchingUp{Resume: f.begin}, "")
-		}
-		if f.slow {
-			c.live = true
-			return true
-		}
-		for _, m := range f.msgs {
-			if m.Seq > from && !(plain && f.confirmed[m.Seq]) {
-				c.say(wire.EvReceived, m, "")
+		if from, err := strconv.ParseInt(j.Resume, 10, 64); err == nil {
+			for _, m := range f.msgs {
+				if m.Seq > from {
+					c.say(wire.EvReceived, m, "")
+				}
 			}
 		}
 		c.live = true
@@ -305,10 +251,6 @@ func (f *fake) handle(c *fakeConn, fr wire.Frame) bool {
 		at, ok := f.byID[c.user+s.ID]
 		if !ok {
 			at = f.store(c.user, s.ID, s.Content, c)
-		}
-		if f.eatAccepted > 0 {
-			f.eatAccepted--
-			return false
 		}
 		m := f.msgs[at]
 		m.Sender, m.Content = "", ""

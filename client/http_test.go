@@ -8,6 +8,7 @@ import (
 	"parley.example/client/wire"
 )
 
+// Rule 12.
 func TestHTTPErrorsAreTyped(t *testing.T) {
 	f := newFake(t)
 	var we *wire.Error
@@ -28,6 +29,7 @@ func TestHTTPErrorsAreTyped(t *testing.T) {
 	}
 }
 
+// Rules 12 and 13.
 func TestRequestRenewsRefusedToken(t *testing.T) {
 	f := newFake(t)
 	me, err := f.client().Login(t.Context(), "lisa", "secret")

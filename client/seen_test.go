@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Rule 5: however often and in whatever order messages come, each passes once while it is among the newest maxSeen, what is below a younger one is
+// Rules 7 and 8: however often and in whatever order messages come, each passes once while it is among the newest maxSeen, what is below a younger one is
 // late, and memory has its bound.
 func TestSeenPassesEachOnce(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))

@@ -230,15 +230,12 @@ export class Connection {
     try {
       for (let wait = 100; ; ) {
         const link = this.#link ?? (await orAbort(this.#up.promise, signal));
-        /** @type {Deferred<Accepted | ServerError | null>} */
-        const outcome = new Deferred();
-        this.#pending.set(id, outcome);
         link.write("client_sends_message", { conversation_room: room, content, id, retry: retry || undefined }, id);
         const again = retry;
         retry = true; // from here on it may have reached the server
         // The network may be gone without a good-bye; that the caller has lost patience does not make it a good one.
         const probe = setInterval(() => this.#ask(link), this.answerTimeout / 3);
-        const got = await orAbort(outcome.promise, signal).catch((e) => {
+        const got = await orAbort(/** @type {Deferred<Accepted | ServerError | null>} */ (this.#pending.get(id)).promise, signal).catch((e) => {
           this.#ask(link);
           throw e;
         }).finally(() => clearInterval(probe));
@@ -249,6 +246,7 @@ export class Connection {
           retry = false;
           throw got;
         }
+        this.#pending.set(id, new Deferred());
         await sleep(Math.max(Math.random() * wait, got.retryAfter), signal);
         wait = Math.min(2 * wait, 5000);
       }
@@ -518,7 +516,10 @@ export class Connection {
     if (this.#link !== link) return;
     this.#link = null;
     this.#up = new Deferred();
-    for (const outcome of this.#pending.values()) outcome.resolve(null);
+    for (const [id, outcome] of [...this.#pending]) {
+      outcome.resolve(null);
+      this.#pending.set(id, new Deferred()); // its message may come before it is sent again
+    }
   }
 
   /**

@@ -123,5 +123,5 @@ func TestWebAmongMany(t *testing.T) {
 
 // TestFiles needs no server.
 func TestFiles(t *testing.T) {
-	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js", "rejoin.test.js")
+	node(t, "http://127.0.0.1:1", http.NotFoundHandler(), "static.test.js", "rules.test.js")
 }

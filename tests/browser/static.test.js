@@ -7,7 +7,7 @@ import { test } from "node:test";
 
 const root = new URL("../../", import.meta.url);
 const read = (/** @type {string} */ path) => readFileSync(new URL(path, root), "utf8");
-const files = ["client/js/", "services/gateway/web/static/", "tests/browser/"].flatMap((dir) => readdirSync(new URL(dir, root)).filter((f) => f.endsWith(".js")).map((f) => dir + f));
+const files = ["client/js/", "services/gateway/web/static/", "tests/browser/", "tests/sdk/"].flatMap((dir) => readdirSync(new URL(dir, root)).filter((f) => f.endsWith(".js")).map((f) => dir + f));
 
 test("types", () => {
   for (const f of files) assert.ok(read(f).startsWith("// @ts-check\n"), `${f} is not checked`);
