@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"parley.example/client/wire"
 	"parley.example/pkg/testx"
 )
 
@@ -157,6 +158,16 @@ func TestEveryRuleIsCited(t *testing.T) {
 			if !slices.Contains(have, n) {
 				t.Errorf("no test of %s cites rule %d", language, n)
 			}
+		}
+	}
+}
+
+// TestEveryCloseIsShown: a way in which the server ends a connection has a scene that says what a client does then (rule 16).
+func TestEveryCloseIsShown(t *testing.T) {
+	all := scenes(t)
+	for _, cl := range wire.Closes {
+		if !slices.ContainsFunc(all, func(s *Scene) bool { return s.waitsFor("close", strconv.Itoa(cl.Code)) }) {
+			t.Errorf("no scene shows %d, %s", cl.Code, cl.Reason)
 		}
 	}
 }
