@@ -509,38 +509,7 @@ func TestJoinsWhileEverythingMoves(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, func(cfg *Config) { cfg.CatchUpPatience = c.patience })
 			w.page, w.delay = 300, c.delay
-			stop, stopped := make(chan struct{}), make(chan struct{})
-			var once sync.Once
-			end := func() { once.Do(func() { close(stop) }); <-stopped }
-			t.Cleanup(end)
-			go func() { // people talk, copies get lost, SQL follows, announcements get lost, history goes away and comes back
-				defer close(stopped)
-				for i := 0; ; i++ {
-					select {
-					case <-stop:
-						return
-					case <-w.ctx.Done():
-						return
-					default:
-					}
-					for range rand.IntN(20) {
-						rm := []room.Room{avisLisa, erasLisa, {A: "Avi", B: "Era"}}[rand.IntN(3)]
-						w.say(rm, rm.A, rand.IntN(10) > 0)
-					}
-					w.apply(rand.Int64N(80), rand.IntN(10) == 0)
-					if i%50 == 40 {
-						w.mu.Lock()
-						w.down = true
-						w.mu.Unlock()
-					}
-					if i%50 == 45 {
-						w.mu.Lock()
-						w.down = false
-						w.mu.Unlock()
-					}
-					time.Sleep(5 * time.Millisecond) // the pace of the conversation, not a wait
-				}
-			}()
+			end := w.talk()
 			type joined struct {
 				s     *Session
 				l     *wireLog
@@ -574,24 +543,11 @@ func TestJoinsWhileEverythingMoves(t *testing.T) {
 			w.mu.Lock()
 			w.down = false
 			w.mu.Unlock()
-			tick, ticked := make(chan struct{}), make(chan struct{})
-			go func() { // SQL catches up and history announces, every now and then, as it does when idle
-				defer close(ticked)
-				for {
-					select {
-					case <-tick:
-						return
-					case <-time.After(10 * time.Millisecond):
-						w.apply(1<<40, false)
-					}
-				}
-			}()
+			defer w.settle()()
 			for _, j := range all {
 				w.verify(j.l, "Lisa", j.since, j.rooms...)
 				j.s.gone(true)
 			}
-			close(tick)
-			<-ticked
 		})
 	}
 }
