@@ -7,15 +7,16 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Scopes. A token of the seed's /log_in opens the seed's routes only.
+// Scopes. A token of the old clients' /log_in opens their routes only; its scope is spelt as those that live for 30 days have it.
 const (
 	ScopeNative = "native"
-	ScopeSeed   = "seed"
+	ScopeLegacy = "seed"
 	ScopeAdmin  = "admin" // may be given beside one of the others, separated by a blank
 )
 
@@ -49,6 +50,16 @@ type Claims struct {
 	Began time.Time
 	// Turn is how many refreshes of the login came before: 0 for the token that the password gave.
 	Turn int64
+}
+
+// Has reports whether the token may be used for a scope. Scopes are separated by blanks.
+func (c Claims) Has(scope string) bool {
+	for s := range strings.FieldsSeq(c.Scope) {
+		if s == scope {
+			return true
+		}
+	}
+	return false
 }
 
 type jwtClaims struct {

@@ -65,7 +65,7 @@ func TestTokensRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := Claims{
 			Username: rapid.StringOfN(rapid.Rune(), 1, 64, -1).Draw(t, "user"), UID: rapid.Int64Range(0, 1<<53).Draw(t, "uid"),
-			SID: rapid.StringMatching(`[A-Za-z0-9_-]{1,22}`).Draw(t, "sid"), Scope: rapid.SampledFrom([]string{ScopeNative, ScopeSeed, "native admin"}).Draw(t, "scope"),
+			SID: rapid.StringMatching(`[A-Za-z0-9_-]{1,22}`).Draw(t, "sid"), Scope: rapid.SampledFrom([]string{ScopeNative, ScopeLegacy, "native admin"}).Draw(t, "scope"),
 			Issued: now, Expires: now.Add(time.Duration(rapid.IntRange(1, 1<<20).Draw(t, "life")) * time.Second),
 			Began: now.Add(-time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "age")) * time.Millisecond), Turn: rapid.Int64Range(0, 1<<40).Draw(t, "turn"),
 		}

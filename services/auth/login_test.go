@@ -80,9 +80,9 @@ func TestRegisterAndLogIn(t *testing.T) {
 			t.Fatalf("two logins: %+v, %+v", c, again)
 		}
 
-		seed := ask(r, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: token.ScopeSeed})
-		if c := r.verify(seed.AccessToken); c.Scope != token.ScopeSeed || c.Expires.Sub(c.Issued) != 30*24*time.Hour || seed.RefreshToken != "" {
-			t.Fatalf("seed token %+v, claims %+v", seed, c)
+		old := ask(r, api.AuthLogin, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: token.ScopeLegacy})
+		if c := r.verify(old.AccessToken); c.Scope != token.ScopeLegacy || c.Expires.Sub(c.Issued) != 30*24*time.Hour || old.RefreshToken != "" {
+			t.Fatalf("old client's token %+v, claims %+v", old, c)
 		}
 		r.refused(wire.InvalidArgument, api.AuthLogin.Subject, api.Credentials{Username: "Avi", Password: "password of Avi", Scope: "admin"})
 		if ok := r.metric("parley_auth_logins_total", "ok"); ok != 3 {

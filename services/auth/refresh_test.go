@@ -155,7 +155,7 @@ func TestEveryLoginThatGoesIsRevoked(t *testing.T) {
 		for i := range 103 {
 			c := api.Credentials{Username: "Avi", Password: "password of Avi"}
 			if i%2 == 0 {
-				c.Scope = token.ScopeSeed
+				c.Scope = token.ScopeLegacy
 			}
 			list = append(list, ask(r, api.AuthLogin, c))
 		}

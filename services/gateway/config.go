@@ -10,6 +10,7 @@ import (
 	"parley.example/pkg/obs"
 	"parley.example/services/gateway/internal/directory"
 	"parley.example/services/gateway/internal/httpapi"
+	"parley.example/services/gateway/internal/legacy"
 	"parley.example/services/gateway/internal/presence"
 	"parley.example/services/gateway/internal/session"
 )
@@ -28,7 +29,7 @@ type Config struct {
 
 	API       httpapi.Config
 	Session   session.Config
-	Seed      session.SeedConfig
+	Legacy    legacy.Config
 	Directory directory.Config
 	Presence  presence.Config
 	NATS      natsconn.Config
@@ -55,7 +56,7 @@ func (c *Config) Validate() error {
 	positive("ready-unstored", c.Unstored > 0)
 	positive("rpc-timeout", c.RPCTimeout > 0)
 	positive("drain", c.Drain > 0)
-	errs = append(errs, c.API.Validate(), c.Session.Validate(), c.Seed.Validate(), c.Obs.Validate())
+	errs = append(errs, c.API.Validate(), c.Session.Validate(), c.Legacy.Validate(), c.Obs.Validate())
 	if c.OutboxBytes > 0 && c.OutboxBytes < 4*int64(c.Session.FrameBytes) {
 		errs = append(errs, fmt.Errorf("outbox-bytes: must be at least four times frame-bytes"))
 	}

@@ -23,10 +23,13 @@ import (
 	"parley.example/pkg/subject"
 	"parley.example/services/gateway/internal/access"
 	"parley.example/services/gateway/internal/bus"
+	"parley.example/services/gateway/internal/connections"
 	"parley.example/services/gateway/internal/directory"
 	"parley.example/services/gateway/internal/engineio"
 	"parley.example/services/gateway/internal/httpapi"
+	"parley.example/services/gateway/internal/legacy"
 	"parley.example/services/gateway/internal/marks"
+	"parley.example/services/gateway/internal/native"
 	"parley.example/services/gateway/internal/presence"
 	"parley.example/services/gateway/internal/router"
 	"parley.example/services/gateway/internal/session"
@@ -56,7 +59,6 @@ type Service struct {
 	srv       *http.Server
 	admin     *obs.Admin
 	bus       *bus.Bus
-	deliver   *bus.Deliveries
 	router    *router.Router
 	publisher *bus.Publisher
 	confirmer *bus.Confirmer
@@ -64,9 +66,10 @@ type Service struct {
 	directory *directory.Directory
 	marks     *marks.Tracker
 	presence  *presence.Mirror
+	table     *connections.Table
 	hub       *session.Hub
 	engine    *engineio.Server
-	seed      *session.Seed
+	legacy    *legacy.Legacy
 	node      string // the name by which other gateways ask this one
 	draining  atomic.Bool
 }
@@ -112,8 +115,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	deps.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_gateway_connections_limit",
 		Help: "Open connections that this gateway takes at most."}, func() float64 { return float64(cfg.Connections) }))
 	rpc := s.bus.RPC(cfg.RPCTimeout)
-	s.deliver = s.bus.Deliveries()
-	s.router = router.New(source{s.deliver, rpc}, deps.Log, deps.Registry)
+	s.router = router.New(source{s.bus.Deliveries(), rpc}, deps.Log, deps.Registry)
 	publishing := bus.DefaultPublisher
 	publishing.Unready = cfg.Unstored
 	if s.publisher, err = bus.NewPublisher(s.bus, publishing, deps.Storage, deps.Registry); err != nil {
@@ -126,7 +128,6 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.hub = session.NewHub(cfg.Session, session.Deps{
 		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(rpc.HistoryCatchUp),
 		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc, Peers: s.peers(rpc),
-		Places: session.Places{Total: cfg.Connections, PerAddress: cfg.PerAddress, Address: edge.ClientAddress},
 	})
 	s.verifier.Watch(s.hub.Revoke)
 	s.directory.OnChange(s.hub.DirectoryChanged)
@@ -142,23 +143,29 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	})
 
 	budget := &wsconn.Budget{PerConn: cfg.OutboxBytes, Total: cfg.OutboxTotal}
-	native := session.NewNative(s.hub, wsconn.Config{Budget: budget})
-	s.seed = session.NewSeed(s.hub, cfg.Seed)
+	s.table = connections.New(connections.Limits{
+		Total: cfg.Connections, PerAddress: cfg.PerAddress, PerUser: cfg.Session.UserConnections, Address: edge.ClientAddress,
+	}, s.hub.Ready, deps.Log, deps.Registry)
+	s.legacy = legacy.New(s.hub, s.table, cfg.Legacy, rpc)
 	s.node = rand.Text()[:12]
 	s.engine = engineio.New(engineio.Config{
-		PingInterval: cfg.Seed.PingInterval, PingTimeout: cfg.Seed.PingTimeout, MaxPayload: cfg.Session.FrameBytes, MaxBody: maxPollBody,
-		FramesPerSecond: cfg.Session.FramesPerSecond, FrameBurst: cfg.Session.SeedBurst(),
+		PingInterval: cfg.Legacy.PingInterval, PingTimeout: cfg.Legacy.PingTimeout, MaxPayload: cfg.Session.FrameBytes, MaxBody: maxPollBody,
+		FramesPerSecond: cfg.Session.FramesPerSecond, FrameBurst: legacy.Burst(cfg.Session.FrameBurst()),
 		Budget: budget, Origin: edge.OriginAllowed, Node: s.node, Forward: s.forward,
-	}, s.seed.Accept)
+	}, s.legacy.Accept)
 	registerEngine(deps.Registry, s.engine)
 	site, err := web.New()
 	if err != nil {
 		return nil, err
 	}
+	old := legacy.NewHTTP(legacy.HTTPDeps{
+		Logins: rpc, People: rpc, Presence: s.presence, Tokens: s.verifier, Joined: s.legacy.Joined, Bots: cfg.Legacy.Bots, Tell: s.served,
+		Address: edge.AddressText, OwnSite: edge.SiteAllowed,
+	})
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
 		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory, Web: site,
-		Ready: deps.Ready, Storage: deps.Storage, Position: s.router.Position, WebSocket: native, SocketIO: s.engine, Held: s.engine.Holds, Served: s.served,
-		Joined: s.seed.Joined, Listed: s.listed, Bots: cfg.Seed.Bots, Log: deps.Log, Registry: deps.Registry,
+		Ready: deps.Ready, Storage: deps.Storage, Routed: s.router.Routed, WebSocket: native.New(s.hub, s.table, budget),
+		SocketIO: s.engine, Held: s.engine.Holds, Legacy: old.Routes(), Listed: s.listed, Log: deps.Log, Registry: deps.Registry,
 	})
 	if err != nil {
 		return nil, err
@@ -208,14 +215,13 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stopNode()
 	return lifecycle.Group(work,
 		func(work context.Context) error { return s.prime(work) },
-		func(work context.Context) error { return s.deliver.Run(work, s.router.Copies()) },
 		func(work context.Context) error { return s.publisher.Run(work) },
 		func(work context.Context) error { return s.confirmer.Run(work) },
 		func(work context.Context) error { return s.verifier.Run(work) },
 		func(work context.Context) error { return s.directory.Run(work) },
 		func(work context.Context) error { return s.marks.Run(work) },
 		func(work context.Context) error { return s.presence.Run(work) },
-		func(work context.Context) error { return s.hub.Run(work) },
+		func(work context.Context) error { return s.table.Run(work) },
 		func(work context.Context) error { return s.engine.Run(work) },
 		func(work context.Context) error { return s.admin.Run(work) },
 		trim,
@@ -275,7 +281,7 @@ func (s *Service) positions(ctx context.Context) ([]int64, error) {
 
 // drain: not ready, no new connections, everybody asked to leave, requests finished, messages under way settled.
 func (s *Service) drain(ctx context.Context) {
-	s.log.Info("draining", "connections", s.hub.Connections())
+	s.log.Info("draining", "connections", s.table.Len())
 	s.draining.Store(true)
 	pause(ctx, s.cfg.DrainWait)
 	ctx, cancel := context.WithTimeout(ctx, 2*s.cfg.Drain+5*time.Second)
@@ -285,7 +291,7 @@ func (s *Service) drain(ctx context.Context) {
 		defer close(done)
 		_ = s.srv.Shutdown(ctx) // closes the listener; what does not end in time is cut by closeAll
 	}()
-	s.hub.Drain(ctx, s.cfg.Drain)
+	s.table.Drain(ctx, s.cfg.Drain)
 	<-done
 	for s.publisher.InFlight() > 0 && ctx.Err() == nil {
 		pause(ctx, 10*time.Millisecond) // each ends within its own give-up time

@@ -20,7 +20,7 @@ import (
 // forward is engineio.Config.Forward.
 func (s *Service) forward(ctx context.Context, node string, req engineio.Request) (engineio.Response, error) {
 	// A poll is answered at the latest when a heartbeat is due.
-	patience := s.cfg.Seed.PingInterval + s.cfg.Seed.PingTimeout + 5*time.Second
+	patience := s.cfg.Legacy.PingInterval + s.cfg.Legacy.PingTimeout + 5*time.Second
 	resp, err := bus.AskNode[engineio.Response](ctx, s.bus, node, patience, req)
 	if errors.Is(err, bus.ErrNoNode) {
 		return resp, engineio.ErrNoNode
@@ -40,7 +40,7 @@ func (s *Service) serveNode() (stop func(), err error) {
 			if len(v.Listed) > 0 {
 				s.hub.NamesListed(v.User, v.Listed)
 			} else {
-				s.seed.Served(v.User, v.Online)
+				s.legacy.Served(v.User, v.Online)
 			}
 		}
 	})

@@ -74,8 +74,8 @@ func (c *Config) Validate() error {
 // place gives the services what only this process knows, but for the address of Redis.
 func (c *Config) place() {
 	c.Gateway.HTTP, c.Gateway.Drain = c.HTTP, c.Drain
-	if c.Demo && len(c.Gateway.Seed.Bots) == 0 {
-		c.Gateway.Seed.Bots = auth.DemoBots()
+	if c.Demo && len(c.Gateway.Legacy.Bots) == 0 {
+		c.Gateway.Legacy.Bots = auth.DemoBots()
 	}
 	db := "sqlite:" + filepath.Join(c.Data, "parley.db")
 	c.Auth.SQL.URL, c.History.SQL.URL = db, db

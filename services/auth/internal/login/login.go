@@ -39,7 +39,7 @@ type Lives struct {
 
 // Of is the life of an access token of that scope.
 func (l Lives) Of(scope string) time.Duration {
-	if scope == token.ScopeSeed {
+	if scope == token.ScopeLegacy {
 		return l.Seed
 	}
 	return l.Access
@@ -186,7 +186,7 @@ func (s *Service) login(ctx context.Context, c api.Credentials) (api.Tokens, err
 	if c.Scope == "" {
 		c.Scope = token.ScopeNative
 	}
-	if c.Scope != token.ScopeNative && c.Scope != token.ScopeSeed {
+	if c.Scope != token.ScopeNative && c.Scope != token.ScopeLegacy {
 		return api.Tokens{}, wire.E(wire.InvalidArgument, "unknown scope")
 	}
 	u, err := s.throttled(ctx, c)
@@ -274,7 +274,7 @@ func (s *Service) begin(ctx context.Context, u store.User, scope string) (api.To
 	now := s.Now()
 	l := store.Login{SID: random(16), User: u, Scope: scope, Created: now, Expires: now.Add(s.Lives.Seed)}
 	refresh := ""
-	if scope != token.ScopeSeed {
+	if scope != token.ScopeLegacy {
 		refresh = random(32)
 		l.Expires = now.Add(s.Lives.Refresh)
 	}

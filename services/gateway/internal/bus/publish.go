@@ -413,14 +413,7 @@ func (b *Bus) message(ctx context.Context, p int, seq uint64) (*jetstream.RawStr
 
 // redeliver does what the stream's republish failed to do. The room's previous seq is not known here.
 func (b *Bus) redeliver(r room.Room, p int, raw *jetstream.RawStreamMsg) {
-	err := b.nc.PublishMsg(&nats.Msg{
-		Subject: subject.Deliver(r),
-		Header: nats.Header{
-			headerStream: {subject.Stream(p)}, headerSeq: {strconv.FormatUint(raw.Sequence, 10)},
-			headerTime: {raw.Time.UTC().Format(time.RFC3339Nano)},
-		},
-		Data: raw.Data,
-	})
+	err := b.nc.PublishMsg(NewRaw(r, p, int64(raw.Sequence), 0, raw.Time, raw.Data))
 	if err != nil {
 		b.log.Debug("redelivery failed; the repair brings it", "error", err)
 	}

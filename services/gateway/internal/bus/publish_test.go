@@ -93,16 +93,13 @@ func TestAcceptedOnTheOwnCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.UnsubscribeUser("Lisa")
-	copies := make(chan Copy, 10)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { _ = d.Run(ctx, copies); close(done) }()
-	defer func() { cancel(); <-done }()
-
 	m, ch := publish(p, "Lisa", "1", "hi", avisLisa)
-	c := <-copies
-	if c.Seq != 1 || c.LastSeq != 0 || c.Stream != "ROOMS_0" || !c.AsB || c.Time.IsZero() {
-		t.Fatalf("got %+v", c)
+	c, err := Decode(<-d.Copies())
+	if err != nil || c.Seq != 1 || c.Prev != 0 || c.P != 0 || c.User != "Lisa" || c.Room != avisLisa || c.Notice != nil || c.Time.IsZero() {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	if got, err := c.Message(); err != nil || got.Sender != "Lisa" || got.ID != "1" || got.Content != "hi" || got.Prev != nil {
+		t.Fatalf("got %+v, %v", got, err)
 	}
 	if !m.Copied() || m.Copied() || p.InFlight() != 0 {
 		t.Fatal("the first copy ends it, the second does not")

@@ -220,14 +220,14 @@ func (r *rig) unresolved(spelling string, code wire.Code) {
 
 func (r *rig) may(user, peer, want string) {
 	r.t.Helper()
-	if got, err := r.Peer(r.t.Context(), user, peer); err != nil || got != want {
+	if got, err := r.Authorize(r.t.Context(), user, peer); err != nil || got != want {
 		r.t.Fatalf("%s to %s: %q, %v; want %q", user, peer, got, err, want)
 	}
 }
 
 func (r *rig) mayNot(user, peer string, code wire.Code) *wire.Error {
 	r.t.Helper()
-	got, err := r.Peer(r.t.Context(), user, peer)
+	got, err := r.Authorize(r.t.Context(), user, peer)
 	return r.code(code, got, err)
 }
 
@@ -461,7 +461,7 @@ func TestLostEvents(t *testing.T) {
 		a.users = append(a.users, "Era")
 		a.relations["Avi"] = api.Relations{BlockedBy: []string{"Lisa"}}
 	})
-	testx.Eventually(t, "the block counts", 5*time.Second, func() bool { _, err := r.Peer(t.Context(), "Avi", "Lisa"); return err != nil })
+	testx.Eventually(t, "the block counts", 5*time.Second, func() bool { _, err := r.Authorize(t.Context(), "Avi", "Lisa"); return err != nil })
 	testx.Eventually(t, "the new user is listed", 5*time.Second, func() bool { l, _ := r.SmallDirectory(); return len(l) == 3 })
 }
 
@@ -684,7 +684,7 @@ func TestChatGoesOnWithoutAuth(t *testing.T) {
 	r.mayNot("Avi", "Bea", wire.Forbidden)
 
 	a.set(func() { a.away = false; a.version++; a.relations["Lisa"] = api.Relations{BlockedBy: []string{"Era"}} })
-	testx.Eventually(t, "the block counts when auth is back", 5*time.Second, func() bool { _, err := r.Peer(t.Context(), "Lisa", "Era"); return err != nil })
+	testx.Eventually(t, "the block counts when auth is back", 5*time.Second, func() bool { _, err := r.Authorize(t.Context(), "Lisa", "Era"); return err != nil })
 }
 
 func TestConsentIsNotAssumed(t *testing.T) {
@@ -694,7 +694,7 @@ func TestConsentIsNotAssumed(t *testing.T) {
 	r.Acquire("Avi")
 	r.mayNot("Avi", "Lisa", wire.Unavailable)
 	a.set(func() { a.away = false })
-	testx.Eventually(t, "the contact is known", 5*time.Second, func() bool { n, _ := r.Peer(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
+	testx.Eventually(t, "the contact is known", 5*time.Second, func() bool { n, _ := r.Authorize(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
 }
 
 func TestNobodyKnowsAnythingBeforeTheFirstAnswer(t *testing.T) {
@@ -704,7 +704,7 @@ func TestNobodyKnowsAnythingBeforeTheFirstAnswer(t *testing.T) {
 	r.Acquire("Avi")
 	r.mayNot("Avi", "Lisa", wire.Unavailable)
 	a.set(func() { a.away = false })
-	testx.Eventually(t, "it heals", 5*time.Second, func() bool { n, _ := r.Peer(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
+	testx.Eventually(t, "it heals", 5*time.Second, func() bool { n, _ := r.Authorize(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
 }
 
 // The first message waits for the answer of auth; it is not let through before.
@@ -716,10 +716,10 @@ func TestTheFirstMessageWaits(t *testing.T) {
 	r.Acquire("Avi")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	got, err := r.Peer(ctx, "Avi", "Lisa")
+	got, err := r.Authorize(ctx, "Avi", "Lisa")
 	r.code(wire.Unavailable, got, err)
 	result := make(chan error, 1)
-	go func() { _, err := r.Peer(context.Background(), "Avi", "Lisa"); result <- err }()
+	go func() { _, err := r.Authorize(context.Background(), "Avi", "Lisa"); result <- err }()
 	close(hang)
 	r.code(wire.Forbidden, "", <-result)
 }
@@ -779,7 +779,7 @@ func BenchmarkPeer(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := d.Peer(context.Background(), "Avi", "Lisa"); err != nil {
+			if _, err := d.Authorize(context.Background(), "Avi", "Lisa"); err != nil {
 				b.Error(err)
 				return
 			}

@@ -91,9 +91,9 @@ func (d *Directory) entry(user string) *entry {
 	return v.(*entry) //nolint:forcetypeassert // held has nothing else
 }
 
-// Peer gives the registered form of a name that user may talk to. Errors are *wire.Error. Among everybody: unknown_user, or
+// Authorize gives the registered form of a name that user may talk to. Errors are *wire.Error. Among everybody: unknown_user, or
 // forbidden when one blocked the other. In a roster: forbidden for whoever is not a contact, whatever the reason.
-func (d *Directory) Peer(ctx context.Context, user, spelling string) (string, error) {
+func (d *Directory) Authorize(ctx context.Context, user, spelling string) (string, error) {
 	registered, err := d.Resolve(ctx, spelling)
 	if err != nil {
 		var e *wire.Error
@@ -153,7 +153,7 @@ func (r *relations) allow(peer string) bool {
 }
 
 // Sees reports whether a connected user may learn what peer, by its registered name, does: what it reads and receives, that it types. That
-// is so between users who may talk to each other, as it is with presence. It asks nobody; when that would be needed, sure is false and Peer tells.
+// is so between users who may talk to each other, as it is with presence. It asks nobody; when that would be needed, sure is false and Authorize tells.
 func (d *Directory) Sees(user, peer string) (ok, sure bool) {
 	e := d.entry(user)
 	if e == nil {
@@ -226,7 +226,7 @@ type Sight struct {
 	Mode     api.Mode // "" while nothing is known, and nothing may be seen
 	Contacts []string // in a roster
 	Hidden   []string // who blocked the user or was blocked
-	// More: Hidden is not complete, so Peer has to be asked about each one.
+	// More: Hidden is not complete, so Authorize has to be asked about each one.
 	More bool
 }
 

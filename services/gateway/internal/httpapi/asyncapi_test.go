@@ -130,8 +130,8 @@ func TestAsyncAPIHasTheEvents(t *testing.T) {
 	}
 }
 
-// TestAsyncAPIHasTheSeedsEvents covers what the document says of itself; TestSeedDocument of package session holds it against the code.
-func TestAsyncAPIHasTheSeedsEvents(t *testing.T) {
+// TestAsyncAPIHasTheOldClientsEvents covers what the document says of itself; TestDocument of package legacy holds it against the code.
+func TestAsyncAPIHasTheOldClientsEvents(t *testing.T) {
 	d := load(t, apidocs.AsyncAPI)
 	used := 0
 	for _, op := range []string{"fromSocketIOClient", "toSocketIOClient"} {

@@ -19,8 +19,6 @@ type Logins interface {
 	AuthLogin(context.Context, api.Credentials) (api.Tokens, error)
 	AuthRefresh(context.Context, api.RefreshRequest) (api.Tokens, error)
 	AuthLogout(context.Context, api.LogoutRequest) error
-	AuthCheck(context.Context, api.Credentials) (api.CheckResponse, error)
-	AuthEndLogins(context.Context, api.EndLoginsRequest) (api.EndLoginsResponse, error)
 }
 
 // Contacts lists and changes a user's contacts.
@@ -50,7 +48,6 @@ type LastSeen interface {
 // Presence says who is online now; known is false while nobody can tell.
 type Presence interface {
 	IsOnline(user string) (online, known bool)
-	OnlineUsers(most int) (users []string, known bool)
 }
 
 // Tokens verifies access tokens, revocation included. Any error but a *wire.Error with another code means 401.
@@ -80,20 +77,16 @@ type Deps struct {
 
 	Ready   func() error // why this gateway cannot serve now; nil when it can
 	Storage func() error // why nobody can be registered now; nil when they can
-	// Position is, per partition, the seq of the youngest message that this gateway knows to be stored: answers from history are to have it.
-	Position  func() []int64
+	// Routed is, per partition, the seq of the youngest message that this gateway knows to be stored: answers from history are to have it.
+	Routed    func() []int64
 	WebSocket http.Handler // of /v1/ws; no route when nil
 	SocketIO  http.Handler // of /socket.io/; no route when nil
 	// Held reports whether a session id of Socket.IO is that of a connection here: its requests are limited by the session.
 	Held func(sid string) bool
-	// Served is told of each contacts list that an old client got.
-	Served func(user string, online []string)
 	// Listed is told whom each page of contacts named.
 	Listed func(user string, names []string)
-	// Joined reports whether a client of user has joined here, an old one also before others hear of it; nil: not known.
-	Joined func(user string) bool
-	// Bots are the users whose messages old clients get as those of bots.
-	Bots     []string
+	// Legacy are the routes of the old clients, by pattern.
+	Legacy   map[string]func(http.ResponseWriter, *http.Request) error
 	Log      *slog.Logger
 	Registry prometheus.Registerer
 	Now      func() time.Time // nil: time.Now

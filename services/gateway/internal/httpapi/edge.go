@@ -77,6 +77,14 @@ func (e *Edge) OriginAllowed(r *http.Request) bool {
 	return u.Scheme == "https" || u.Scheme == "http" && !e.secure(r)
 }
 
+// AddressText is ClientAddress as services get it, "" when it is not known.
+func (e *Edge) AddressText(r *http.Request) string {
+	if a := e.ClientAddress(r); a.IsValid() {
+		return a.String()
+	}
+	return ""
+}
+
 // SiteAllowed is OriginAllowed for requests that act without a token in a header of their own, so that the page of another site could have made
 // them. A browser that names no origin still says whether it was another site's.
 func (e *Edge) SiteAllowed(r *http.Request) bool {

@@ -22,6 +22,7 @@ import (
 	"parley.example/pkg/testx"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/internal/engineio"
+	"parley.example/services/gateway/internal/legacy"
 	"parley.example/services/gateway/internal/wsconn"
 	"parley.example/services/gateway/web"
 )
@@ -51,7 +52,7 @@ type world struct {
 	slowSeen bool // LastSeen answers when its context ends
 	socketIO http.Handler
 	held     func(sid string) bool
-	served   []string // "user: online", of Deps.Served
+	served   []string // "user: online", that were told of
 
 	credentials []api.Credentials
 	refreshes   []api.RefreshRequest
@@ -207,27 +208,38 @@ func testConfig() Config { return Config{Rate: 50, Burst: 100} }
 // site is read once: compressing its files takes half a second under the race detector.
 var site = sync.OnceValues(web.New)
 
-func (w *world) deps(reg *prometheus.Registry) Deps {
+// legacy are the routes of the old clients.
+func (w *world) legacy(edge *Edge) *legacy.HTTP {
+	return legacy.NewHTTP(legacy.HTTPDeps{
+		Logins: w, People: w, Presence: w, Tokens: w, Bots: w.bots, Address: edge.AddressText, OwnSite: edge.SiteAllowed, Now: func() time.Time { return w.now },
+		Joined: func(user string) bool { return user == w.joined },
+		Tell:   func(user string, online []string) { w.served = append(w.served, user+": "+strings.Join(online, " ")) },
+	})
+}
+
+func (w *world) deps(reg *prometheus.Registry, cfg Config) Deps {
 	files, err := site()
 	if err != nil {
 		panic(err) // the files are in the program
 	}
+	edge, err := NewEdge(cfg)
+	if err != nil {
+		edge = &Edge{} // New says so
+	}
 	return Deps{
 		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w, Web: files,
-		Ready: func() error { return w.notReady }, Storage: func() error { return w.full }, Position: func() []int64 { return []int64{7, 9} },
+		Ready: func() error { return w.notReady }, Storage: func() error { return w.full }, Routed: func() []int64 { return []int64{7, 9} },
 		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.WriteHeader(http.StatusSwitchingProtocols)
 		}),
-		SocketIO: w.socketIO, Held: w.held,
-		Served: func(user string, online []string) { w.served = append(w.served, user+": "+strings.Join(online, " ")) },
-		Joined: func(user string) bool { return user == w.joined }, Bots: w.bots,
+		SocketIO: w.socketIO, Held: w.held, Legacy: w.legacy(edge).Routes(),
 		Log: testx.Quiet(), Registry: reg, Now: func() time.Time { return w.now },
 	}
 }
 
 func (w *world) handler(t *testing.T, cfg Config) http.Handler {
 	t.Helper()
-	h, err := New(cfg, w.deps(prometheus.NewRegistry()))
+	h, err := New(cfg, w.deps(prometheus.NewRegistry(), cfg))
 	if err != nil {
 		t.Fatal(err)
 	}

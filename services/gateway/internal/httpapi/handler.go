@@ -46,7 +46,7 @@ type route struct {
 }
 
 func (h *handler) routes() []route {
-	return []route{
+	list := []route{
 		{"POST /v1/users", h.register, nil},
 		{"POST /v1/sessions", h.login, nil},
 		{"POST /v1/sessions/refresh", h.refresh, nil},
@@ -63,11 +63,11 @@ func (h *handler) routes() []route {
 		{"GET /openapi.yaml", h.openapi, nil},
 		{"GET /asyncapi.yaml", h.asyncapi, nil},
 		{"GET /{$}", h.page, nil},
-		{"POST /log_in", h.fromOwnSite(h.seedLogin), nil},
-		{"GET /get_contacts_list/{username}", h.fromOwnSite(h.seedContacts), nil},
-		{"POST /admin/get_info", h.fromOwnSite(h.seedInfo), nil},
-		{"POST /admin/kill_token", h.fromOwnSite(h.seedKill), nil},
 	}
+	for pattern, serve := range h.Legacy {
+		list = append(list, route{pattern, serve, nil})
+	}
+	return list
 }
 
 // New makes the handler of the public port. Errors: a wrong Config, or metrics that are registered already.
@@ -288,7 +288,7 @@ func (h *handler) authenticate(w http.ResponseWriter, r *http.Request) (token.Cl
 		return token.Claims{}, wire.E(wire.Unauthenticated, "this needs an access token: Authorization: Bearer …")
 	}
 	c, err := h.Tokens.Verify(tok, h.Now())
-	if err == nil && !HasScope(c, token.ScopeNative) {
+	if err == nil && !c.Has(token.ScopeNative) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="parley", error="insufficient_scope", scope="`+token.ScopeNative+`"`)
 		return token.Claims{}, wire.E(wire.Forbidden, "this token is for other routes")
 	}
@@ -305,14 +305,4 @@ func (h *handler) authenticate(w http.ResponseWriter, r *http.Request) (token.Cl
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="parley", error="invalid_token"`)
 	return token.Claims{}, wire.E(wire.Unauthenticated, detail)
-}
-
-// HasScope reports whether a token may be used for scope. Scopes are separated by blanks.
-func HasScope(c token.Claims, scope string) bool {
-	for s := range strings.FieldsSeq(c.Scope) {
-		if s == scope {
-			return true
-		}
-	}
-	return false
 }

@@ -170,7 +170,7 @@ func TestLogins(t *testing.T) {
 func TestErrors(t *testing.T) {
 	var logged bytes.Buffer
 	w := newWorld()
-	deps := w.deps(prometheus.NewRegistry())
+	deps := w.deps(prometheus.NewRegistry(), testConfig())
 	deps.Log = slog.New(slog.NewTextHandler(&logged, nil))
 	h, err := New(testConfig(), deps)
 	if err != nil {
@@ -489,7 +489,7 @@ func TestNoInputIsAFailure(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	w := newWorld()
 	reg := prometheus.NewRegistry()
-	h, err := New(testConfig(), w.deps(reg))
+	h, err := New(testConfig(), w.deps(reg, testConfig()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -509,7 +509,7 @@ func TestMetrics(t *testing.T) {
 	if n, err := testutil.GatherAndCount(reg, "parley_http_request_seconds"); err != nil || n == 0 {
 		t.Errorf("histograms: %d, %v", n, err)
 	}
-	if _, err := New(testConfig(), w.deps(reg)); err == nil {
+	if _, err := New(testConfig(), w.deps(reg, testConfig())); err == nil {
 		t.Error("two handlers share a registry without an error")
 	}
 }
@@ -542,7 +542,7 @@ func TestHandshake(t *testing.T) {
 // TestRealServer goes through a socket: what a recorder cannot show.
 func TestRealServer(t *testing.T) {
 	w := newWorld()
-	deps := w.deps(prometheus.NewRegistry())
+	deps := w.deps(prometheus.NewRegistry(), testConfig())
 	deps.Now = nil
 	deps.WebSocket = http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(rw).Hijack()

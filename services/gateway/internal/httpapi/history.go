@@ -48,7 +48,7 @@ func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.
 		return err
 	}
 	page, err := h.History.HistoryConversations(r.Context(), api.ConversationsRequest{
-		Username: c.Username, After: r.URL.Query().Get("after"), Limit: limit, MinApplied: h.Position(),
+		Username: c.Username, After: r.URL.Query().Get("after"), Limit: limit, MinApplied: h.Routed(),
 	})
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 		return err
 	}
 	out := MessagesPage{Messages: []wire.Message{}}
-	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit, MinApplied: h.Position()}
+	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit, MinApplied: h.Routed()}
 	if hasAfter {
 		req.After = &after
 	}

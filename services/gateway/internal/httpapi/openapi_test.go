@@ -15,6 +15,7 @@ import (
 	"parley.example/pkg/api"
 	"parley.example/pkg/rpc"
 	"parley.example/services/gateway/apidocs"
+	"parley.example/services/gateway/internal/legacy"
 )
 
 // notOnHTTP are the codes that only frames can have.
@@ -71,7 +72,7 @@ func TestOpenAPIHasTheRoutes(t *testing.T) {
 	var registered []string
 	// What Engine.IO does with other methods is a 400 of its own.
 	mounted := []route{{pattern: WebSocketRoute}, {pattern: "GET " + SocketIORoute}, {pattern: "POST " + SocketIORoute}}
-	for _, r := range append((&handler{}).routes(), mounted...) {
+	for _, r := range append((&handler{Deps: Deps{Legacy: newWorld().legacy(&Edge{}).Routes()}}).routes(), mounted...) {
 		path, method := operation(r.pattern)
 		registered = append(registered, strings.ToUpper(method)+" "+path)
 		op := d.object(t, "#/paths/"+strings.ReplaceAll(path, "/", "~1")+"/"+method)
@@ -137,8 +138,8 @@ func number(t *testing.T, v any) int {
 	return n
 }
 
-// seedCredentials are the keys that the routes of the old clients read by name.
-type seedCredentials struct {
+// legacyCredentials are the keys that the routes of the old clients read by name.
+type legacyCredentials struct {
 	Username  string `json:"username"`
 	Password  string `json:"password"`
 	Terminate string `json:"user_token_terminate"`
@@ -153,9 +154,9 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		"Credentials": {code: Credentials{}}, "RefreshToken": {code: RefreshToken{}}, "User": {code: api.User{}}, "Tokens": {code: api.Tokens{}},
 		"Contact": {code: Contact{}}, "ContactsPage": {code: ContactsPage{}}, "ContactState": {code: ContactState{}}, "Message": {code: wire.Message{}},
 		"MessagesPage": {code: MessagesPage{}}, "Conversation": {code: Conversation{}}, "ConversationsPage": {code: ConversationsPage{}}, "Problem": {code: Problem{}},
-		"SeedCredentials": {seedCredentials{}, []string{"user_token_terminate"}}, "SeedKill": {code: seedCredentials{}},
-		"SeedToken": {seedResult{}, []string{"error"}}, "SeedRefusal": {seedResult{}, []string{"token", "error"}}, "SeedSuccess": {seedResult{}, []string{"token", "error"}},
-		"SeedError": {seedResult{}, []string{"result", "token"}}, "SeedProblem": {seedResult{}, []string{"token"}}, "SeedContactsList": {code: seedContactsList{}},
+		"SeedCredentials": {legacyCredentials{}, []string{"user_token_terminate"}}, "SeedKill": {code: legacyCredentials{}},
+		"SeedToken": {legacy.Result{}, []string{"error"}}, "SeedRefusal": {legacy.Result{}, []string{"token", "error"}}, "SeedSuccess": {legacy.Result{}, []string{"token", "error"}},
+		"SeedError": {legacy.Result{}, []string{"result", "token"}}, "SeedProblem": {legacy.Result{}, []string{"token"}}, "SeedContactsList": {code: legacy.ContactsList{}},
 		"SeedOnline": {code: struct {
 			Online []string `json:"online_clients_list"`
 		}{}},
@@ -172,8 +173,8 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		d.matches(t, "#/components/schemas/"+name, reflect.TypeOf(v.code), v.omit...)
 	}
 	sameSet(t, "schemas", objects, known)
-	for ref, want := range map[string]int{"SeedContactsList/properties/contacts": seedContactsMost, "SeedContactsList/properties/currently_online": seedContactsMost + 1,
-		"SeedContactsList/properties/all_existing_contacts": seedContactsMost + 1, "SeedOnline/properties/online_clients_list": seedOnlineMost} {
+	for ref, want := range map[string]int{"SeedContactsList/properties/contacts": legacy.MaxContacts, "SeedContactsList/properties/currently_online": legacy.MaxContacts + 1,
+		"SeedContactsList/properties/all_existing_contacts": legacy.MaxContacts + 1, "SeedOnline/properties/online_clients_list": legacy.MaxOnline} {
 		m := d.object(t, "#/components/schemas/"+ref)
 		most := m["maxItems"]
 		if most == nil {

@@ -20,7 +20,7 @@ func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return ni
 
 // A read deadline that passes while a poll waits ends the poll's context, and with it the session of a client that is sent nothing.
 func TestAPollMayWaitForLongButABodyMayNot(t *testing.T) {
-	deps := newWorld().deps(prometheus.NewRegistry())
+	deps := newWorld().deps(prometheus.NewRegistry(), testConfig())
 	deps.SocketIO = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	h, err := New(testConfig(), deps)
 	if err != nil {

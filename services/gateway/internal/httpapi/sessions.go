@@ -34,15 +34,7 @@ func (h *handler) credentials(w http.ResponseWriter, r *http.Request, tidy func(
 	if c.Password == "" {
 		return api.Credentials{}, wire.E(wire.InvalidArgument, `the body has a "password"`)
 	}
-	return api.Credentials{Username: name, Password: c.Password, Address: h.address(r), Scope: token.ScopeNative}, nil
-}
-
-// address is what login throttling counts by.
-func (h *handler) address(r *http.Request) string {
-	if a := h.edge.ClientAddress(r); a.IsValid() {
-		return a.String()
-	}
-	return ""
+	return api.Credentials{Username: name, Password: c.Password, Address: h.edge.AddressText(r), Scope: token.ScopeNative}, nil
 }
 
 func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
@@ -80,7 +72,7 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if b.RefreshToken == "" {
 		return wire.E(wire.InvalidArgument, `the body has a "refresh_token"`)
 	}
-	t, err := h.Logins.AuthRefresh(r.Context(), api.RefreshRequest{RefreshToken: b.RefreshToken, Address: h.address(r)})
+	t, err := h.Logins.AuthRefresh(r.Context(), api.RefreshRequest{RefreshToken: b.RefreshToken, Address: h.edge.AddressText(r)})
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ const fetchLimit = 200
 // fetch is what a repair brought: either rows (of a hole) or messages (of rows whose live copy is missing).
 type fetch struct {
 	p        int
-	to       int64 // what will be checked when it is handed over
+	to       int64 // what will be verified when it is handed over
 	rows     *api.RowsResponse
 	messages []api.StoredMessage
 }
@@ -38,7 +38,7 @@ func (r *Router) announce(ctx context.Context, wg *sync.WaitGroup, a api.Applied
 		}
 		return
 	}
-	known := part.checked.Load()
+	known := part.verified.Load()
 	if a.To <= known {
 		return
 	}
@@ -55,8 +55,8 @@ func (r *Router) announce(ctx context.Context, wg *sync.WaitGroup, a api.Applied
 func (r *Router) rows(ctx context.Context, wg *sync.WaitGroup, p int, rows []api.Row, to int64) {
 	part := &r.parts[p]
 	// Sessions added from now on read everything up to here from history.
-	part.atLeast(to)
-	known := part.checked.Load()
+	part.routedTo(to)
+	known := part.verified.Load()
 	var missing []int64
 	for _, row := range rows {
 		if row.Seq <= known || row.Seq > to || part.seen.has(row.Seq) {
@@ -72,7 +72,7 @@ func (r *Router) rows(ctx context.Context, wg *sync.WaitGroup, p int, rows []api
 		r.fetchMessages(ctx, wg, p, missing, to)
 		return
 	}
-	part.checked.Store(to)
+	part.verified.Store(to)
 	part.seen.forget(to)
 }
 
@@ -86,7 +86,7 @@ func (r *Router) finish(ctx context.Context, wg *sync.WaitGroup, f fetch) {
 		for i := range f.messages {
 			r.repaired(part, &f.messages[i])
 		}
-		part.checked.Store(f.to)
+		part.verified.Store(f.to)
 		part.seen.forget(f.to)
 	}
 	hold := part.hold

@@ -2,7 +2,7 @@
 //
 // Three sources meet in its one goroutine (Run): the stream's republished copies (fast, best effort), SQL's applied
 // announcements (sure, a little later), and what the repair of a missing copy has fetched. One goroutine
-// means that whatever was checked against "seen" has also been handed to the sessions.
+// means that whatever was held against "seen" has also been handed to the sessions.
 package router
 
 import (
@@ -19,7 +19,6 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
-	"parley.example/pkg/subject"
 	"parley.example/services/gateway/internal/bus"
 )
 
@@ -29,27 +28,28 @@ type Delivery struct {
 	P       int
 	Message wire.Message // Late as of the first routing
 
-	frames [formats]struct {
-		once  sync.Once
-		bytes []byte
-	}
+	mu     sync.Mutex
+	frames []frame
 }
 
-// Format is a way to encode a message.
-type Format int
+// frame is the message as somebody encodes it.
+type frame struct {
+	by    any
+	bytes []byte
+}
 
-// The formats.
-const (
-	Native Format = iota
-	SocketIO
-	formats
-)
-
-// Frame is the message encoded by encode, once for all recipients of the format f.
-func (d *Delivery) Frame(f Format, encode func(*wire.Message) []byte) []byte {
-	e := &d.frames[f]
-	e.once.Do(func() { e.bytes = encode(&d.Message) })
-	return e.bytes
+// Frame is the message encoded by encode, once for all recipients that are written to by the same one, a pointer.
+func (d *Delivery) Frame(by any, encode func(*wire.Message) []byte) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.frames {
+		if d.frames[i].by == by {
+			return d.frames[i].bytes
+		}
+	}
+	b := encode(&d.Message)
+	d.frames = append(d.frames, frame{by, b})
+	return b
 }
 
 // Member is a session as the router sees it. Its methods must not block.
@@ -62,8 +62,9 @@ type Member interface {
 
 // Source is what the router needs of the bus.
 type Source interface {
-	// SubscribeUser brings the copies of a user's rooms to Router.Copies until UnsubscribeUser.
+	// SubscribeUser has the copies of a user's rooms come by Copies until UnsubscribeUser.
 	SubscribeUser(user string) error
+	Copies() <-chan *bus.Raw
 	UnsubscribeUser(user string)
 	// Rows and Messages ask history.
 	Rows(ctx context.Context, req api.RowsRequest) (api.RowsResponse, error)
@@ -78,7 +79,6 @@ type user struct {
 type Router struct {
 	src     Source
 	log     *slog.Logger
-	copies  chan bus.Copy
 	applied chan api.Applied
 	fetched chan fetch
 
@@ -92,12 +92,12 @@ type Router struct {
 	m metrics
 }
 
-// partition: maxSeen and checked are read by everybody, the rest belongs to Run.
+// partition: routed and verified are read by everybody, the rest belongs to Run.
 type partition struct {
-	maxSeen atomic.Int64 // nothing above it has been routed
-	checked atomic.Int64 // everything up to it that concerns users here was routed, or they were not here yet
-	seen    *seen
-	top     place // of the live copies; of router.Run's goroutine only
+	routed   atomic.Int64 // nothing above it has been routed
+	verified atomic.Int64 // everything up to it that concerns users here was routed, or they were not here yet
+	seen     *seen
+	highest  place // of the live copies
 	// repairing: a fetch is under way; announcements wait in hold.
 	repairing bool
 	hold      []api.Applied
@@ -108,10 +108,6 @@ type metrics struct {
 	late, stale                             prometheus.Counter
 	delay                                   prometheus.Histogram
 }
-
-// copyQueue bounds what waits between NATS and the router; nats.go drops copies beyond it, and
-// the repair brings them.
-const copyQueue = 16384
 
 // rooms remembered to know what is late.
 const lateRooms = 65536
@@ -126,7 +122,7 @@ func New(src Source, log *slog.Logger, reg prometheus.Registerer) *Router {
 	}
 	r := &Router{
 		src: src, log: log, users: map[string]*user{}, lastSent: l,
-		copies: make(chan bus.Copy, copyQueue), applied: make(chan api.Applied, 256), fetched: make(chan fetch, api.MaxPartitions),
+		applied: make(chan api.Applied, 256), fetched: make(chan fetch, api.MaxPartitions),
 		m: metrics{
 			routed:   counter("routed_total", "Messages routed to users of this gateway."),
 			stale:    counter("stale_total", "Copies dropped because the stream has gone back: an old copy of it was restored."),
@@ -142,9 +138,6 @@ func New(src Source, log *slog.Logger, reg prometheus.Registerer) *Router {
 	reg.MustRegister(r.m.delay)
 	return r
 }
-
-// Copies is where the bus puts what comes on deliver subjects.
-func (r *Router) Copies() chan<- bus.Copy { return r.copies }
 
 // Applied takes an announcement of history; it does not block. One that finds no room shows as a hole later.
 func (r *Router) Applied(body []byte) {
@@ -164,8 +157,8 @@ func (r *Router) Prime(last []int64) {
 	r.parts = make([]partition, len(last))
 	for p := range r.parts {
 		r.parts[p].seen = newSeen()
-		r.parts[p].maxSeen.Store(last[p])
-		r.parts[p].checked.Store(last[p])
+		r.parts[p].routed.Store(last[p])
+		r.parts[p].verified.Store(last[p])
 	}
 	r.primed.Store(true)
 }
@@ -176,46 +169,46 @@ func (r *Router) Primed() bool { return r.primed.Load() }
 // Partitions is P.
 func (r *Router) Partitions() int { return len(r.parts) }
 
-// Position is, per partition, a seq above which nothing had been routed when it was called: a session that was added before
+// Routed is, per partition, a seq above which nothing had been routed when it was called: a session that was added before
 // gets everything above it live, and reads what lies at or below it from history. Before Prime it is nil.
-func (r *Router) Position() []int64 {
+func (r *Router) Routed() []int64 {
 	if !r.primed.Load() {
 		return nil
 	}
 	v := make([]int64, len(r.parts))
 	for p := range r.parts {
-		v[p] = r.parts[p].maxSeen.Load()
+		v[p] = r.parts[p].routed.Load()
 	}
 	return v
 }
 
-// Stored notes that a message is stored, which some session has heard before its copy came: Position has it from now on.
-func (r *Router) Stored(p int, seq int64) { r.parts[p].atLeast(seq) }
+// Stored notes that a message is stored, which some session has heard before its copy came: Routed has it from now on.
+func (r *Router) Stored(p int, seq int64) { r.parts[p].routedTo(seq) }
 
-// atLeast moves maxSeen up.
-func (p *partition) atLeast(seq int64) {
+// routedTo moves routed up.
+func (p *partition) routedTo(seq int64) {
 	for {
-		old := p.maxSeen.Load()
-		if seq <= old || p.maxSeen.CompareAndSwap(old, seq) {
+		old := p.routed.Load()
+		if seq <= old || p.routed.CompareAndSwap(old, seq) {
 			return
 		}
 	}
 }
 
-// PositionAt is Position of one partition.
-func (r *Router) PositionAt(p int) int64 { return r.parts[p].maxSeen.Load() }
+// RoutedAt is Routed of one partition.
+func (r *Router) RoutedAt(p int) int64 { return r.parts[p].routed.Load() }
 
-// Checked is, per partition, the seq up to which history confirmed that nothing was missed here.
-func (r *Router) Checked() []int64 {
+// Verified is, per partition, the seq up to which history confirmed that nothing was missed here.
+func (r *Router) Verified() []int64 {
 	v := make([]int64, len(r.parts))
 	for p := range r.parts {
-		v[p] = r.parts[p].checked.Load()
+		v[p] = r.parts[p].verified.Load()
 	}
 	return v
 }
 
-// CheckedAt is Checked of one partition.
-func (r *Router) CheckedAt(p int) int64 { return r.parts[p].checked.Load() }
+// VerifiedAt is Verified of one partition.
+func (r *Router) VerifiedAt(p int) int64 { return r.parts[p].verified.Load() }
 
 // Add makes m a session of name. The first one of a user subscribes.
 func (r *Router) Add(name string, m Member) error {
@@ -297,10 +290,11 @@ func (r *Router) Users() int {
 func (r *Router) Run(ctx context.Context) error {
 	var repairs sync.WaitGroup
 	defer repairs.Wait()
+	copies := r.src.Copies()
 	for {
 		select {
-		case c := <-r.copies:
-			r.copy(c)
+		case m := <-copies:
+			r.copy(m)
 		case a := <-r.applied:
 			r.announce(ctx, &repairs, a)
 		case f := <-r.fetched:
@@ -320,59 +314,38 @@ type place struct {
 // clocks is how far those of two NATS nodes may be apart.
 const clocks = 5 * time.Second
 
-func (r *Router) copy(c bus.Copy) {
-	rm, err := subject.ParseDeliver(c.Subject)
-	if err != nil {
+func (r *Router) copy(m *bus.Raw) {
+	c, err := bus.Decode(m)
+	if err != nil || c.Notice == nil && c.P >= len(r.parts) {
 		r.m.garbage.Inc()
 		return
 	}
-	if c.Notified {
-		var e api.Ephemeral
-		if json.Unmarshal(c.Body, &e) != nil {
-			r.m.garbage.Inc()
-			return
-		}
+	if c.Notice != nil {
 		// It comes once by each subscription that matches, and each serves its own user.
-		name := rm.A
-		if c.AsB {
-			name = rm.B
-		}
-		for _, m := range r.Members(name) {
-			m.Notify(rm, &e)
+		for _, m := range r.Members(c.User) {
+			m.Notify(c.Room, c.Notice)
 		}
 		return
 	}
-	p, ok := subject.StreamPartition(c.Stream)
-	if !ok || p >= len(r.parts) || c.Seq <= 0 {
-		r.m.garbage.Inc()
-		return
-	}
-	part := &r.parts[p]
-	if c.Seq < part.top.seq && c.Time.After(part.top.at.Add(clocks)) {
+	part := &r.parts[c.P]
+	if c.Seq < part.highest.seq && c.Time.After(part.highest.at.Add(clocks)) {
 		// It was stored after one with a higher seq: an old copy of the stream was restored. Should clocks be to blame, the repair brings it.
 		r.m.stale.Inc()
 		return
 	}
-	if c.Seq > part.top.seq {
-		part.top = place{c.Seq, c.Time}
+	if c.Seq > part.highest.seq {
+		part.highest = place{c.Seq, c.Time}
 	}
-	// Before anybody looks for sessions: who is added after this sees the seq in Position.
-	part.atLeast(c.Seq)
+	// Before anybody looks for sessions: who is added after this sees the seq in Routed.
+	part.routedTo(c.Seq)
 	if !part.seen.add(c.Seq) {
 		r.m.twins.Inc()
 		return
 	}
-	var body api.StoredPayload
-	if json.Unmarshal(c.Body, &body) != nil || !rm.Has(body.Sender) {
+	d := &Delivery{Room: c.Room, P: c.P}
+	if d.Message, err = c.Message(); err != nil {
 		r.m.garbage.Inc()
 		return
-	}
-	d := &Delivery{Room: rm, P: p, Message: wire.Message{
-		Sender: body.Sender, Content: body.Content, Room: rm.String(), ID: body.ID, Seq: c.Seq, SentAt: wire.Timestamp{Time: c.Time},
-	}}
-	// 0 means "none in the stream", which may also be because it was purged: then only history knows.
-	if c.LastSeq > 0 {
-		d.Message.Prev = &c.LastSeq
 	}
 	r.m.delay.Observe(time.Since(c.Time).Seconds())
 	r.route(d)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.example/pkg/api"
@@ -24,11 +25,28 @@ func TestMain(m *testing.M) { testx.Main(m) }
 // history is a Source with every message it was told of.
 type history struct {
 	mu       sync.Mutex
+	copies   chan *bus.Raw
 	rows     []api.Row
 	down     bool
 	asked    int // requests that were answered
 	refused  int
 	released chan struct{} // when not nil, requests wait for it
+}
+
+func (h *history) Copies() <-chan *bus.Raw {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.copies == nil {
+		h.copies = make(chan *bus.Raw, 16384)
+	}
+	return h.copies
+}
+
+// feed is where copies for r are put.
+func feed(r *Router) chan<- *bus.Raw {
+	h := r.src.(*history)
+	h.Copies()
+	return h.copies
 }
 
 func (h *history) SubscribeUser(string) error { return nil }
@@ -112,9 +130,9 @@ func start(t *testing.T, h *history, last int64) *Router {
 	return r
 }
 
-func live(rm room.Room, seq, prev int64) bus.Copy {
+func live(rm room.Room, seq, prev int64) *bus.Raw {
 	body, _ := json.Marshal(api.StoredPayload{V: 1, Sender: rm.A, ID: fmt.Sprint("m", seq), Content: "c"})
-	return bus.Copy{Subject: subject.Deliver(rm), Body: body, Stream: subject.Stream(0), Seq: seq, LastSeq: prev, Time: time.Now()}
+	return bus.NewRaw(rm, 0, seq, prev, time.Now(), body)
 }
 
 // A gateway of the next version may be there already: what it wrote is handed on, as far as this one knows it.
@@ -125,14 +143,14 @@ func TestPayloadOfANewerVersionIsHandedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := live(lisa, 11, 9)
-	c.Body = []byte(`{"v":2,"s":"Avi","i":"n1","c":"a poll","kind":"poll","meta":{"choices":["x","y"]},"reply_to":4}`)
-	r.Copies() <- c
+	c.Data = []byte(`{"v":2,"s":"Avi","i":"n1","c":"a poll","kind":"poll","meta":{"choices":["x","y"]},"reply_to":4}`)
+	feed(r) <- c
 	if got := next(t, m).Message; got.Seq != 11 || got.Sender != "Avi" || got.ID != "n1" || got.Content != "a poll" || *got.Prev != 9 {
 		t.Fatalf("%+v", got)
 	}
 	c = live(lisa, 12, 11)
-	c.Body = []byte(`{"v":3,"s":["Avi"],"i":{},"c":[]}`) // nothing that this one can read: it is counted, and nothing breaks
-	r.Copies() <- c
+	c.Data = []byte(`{"v":3,"s":["Avi"],"i":{},"c":[]}`) // nothing that this one can read: it is counted, and nothing breaks
+	feed(r) <- c
 	nothing(t, r, m, lisa, 13)
 }
 
@@ -155,7 +173,7 @@ func next(t *testing.T, m *member) *Delivery {
 // nothing sends a marker through the router and checks that it is the next thing that arrives.
 func nothing(t *testing.T, r *Router, m *member, rm room.Room, seq int64) {
 	t.Helper()
-	r.Copies() <- live(rm, seq, 0)
+	feed(r) <- live(rm, seq, 0)
 	if d := next(t, m); d.Message.Seq != seq {
 		t.Fatalf("got seq %d, expected nothing before %d", d.Message.Seq, seq)
 	}
@@ -171,9 +189,9 @@ func TestLiveCopyReachesBothOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.Copies() <- live(lisa, 11, 7)
-	r.Copies() <- live(lisa, 11, 7) // by the other subscription
-	r.Copies() <- live(lisa, 12, 11)
+	feed(r) <- live(lisa, 11, 7)
+	feed(r) <- live(lisa, 11, 7) // by the other subscription
+	feed(r) <- live(lisa, 12, 11)
 	for _, m := range []*member{a, b1, b2} {
 		d := next(t, m)
 		if d.Message.Seq != 11 || *d.Message.Prev != 7 || d.Message.Late || d.Message.Room != "Avi&Lisa" || d.Message.Sender != "Avi" {
@@ -189,7 +207,7 @@ func TestFirstOfARoomHasNoPrev(t *testing.T) {
 	r := start(t, &history{}, 0)
 	m := newMember()
 	_ = r.Add("Lisa", m)
-	r.Copies() <- live(lisa, 1, 0)
+	feed(r) <- live(lisa, 1, 0)
 	if d := next(t, m); d.Message.Prev != nil {
 		t.Fatal("0 may also mean that the previous one was purged")
 	}
@@ -200,7 +218,7 @@ func TestMissingCopyIsRepaired(t *testing.T) {
 	r := start(t, h, 10)
 	m := newMember()
 	_ = r.Add("Lisa", m)
-	r.Copies() <- live(lisa, 12, 11)
+	feed(r) <- live(lisa, 12, 11)
 	if d := next(t, m); d.Message.Seq != 12 {
 		t.Fatal(d.Message)
 	}
@@ -209,9 +227,9 @@ func TestMissingCopyIsRepaired(t *testing.T) {
 	if d.Message.Seq != 11 || !d.Message.Late {
 		t.Fatalf("got %+v", d.Message)
 	}
-	r.Copies() <- live(lisa, 11, 0) // it comes after all
+	feed(r) <- live(lisa, 11, 0) // it comes after all
 	nothing(t, r, m, lisa, 14)
-	testx.Eventually(t, "checked moves", 10*time.Second, func() bool { return r.CheckedAt(0) == 13 })
+	testx.Eventually(t, "checked moves", 10*time.Second, func() bool { return r.VerifiedAt(0) == 13 })
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.asked != 1 {
@@ -230,7 +248,7 @@ func TestHoleIsAskedForAlsoWhenHistoryIsAway(t *testing.T) {
 	announce(r, 200, 205, h.rows[190:195]...) // 11 to 200 never came
 	announce(r, 205, 210, h.rows[195:200]...)
 	testx.Eventually(t, "history is asked", 10*time.Second, func() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.refused > 1 })
-	if r.CheckedAt(0) != 10 {
+	if r.VerifiedAt(0) != 10 {
 		t.Fatal("nothing is checked while history is away")
 	}
 	h.mu.Lock()
@@ -254,7 +272,7 @@ func TestHoleIsAskedForAlsoWhenHistoryIsAway(t *testing.T) {
 			t.Fatalf("at %d: got %+v", i, d.Message)
 		}
 	}
-	testx.Eventually(t, "checked moves", 10*time.Second, func() bool { return r.CheckedAt(0) == 210 })
+	testx.Eventually(t, "checked moves", 10*time.Second, func() bool { return r.VerifiedAt(0) == 210 })
 }
 
 func TestPositionCoversWhatWasRoutedBeforeJoining(t *testing.T) {
@@ -264,7 +282,7 @@ func TestPositionCoversWhatWasRoutedBeforeJoining(t *testing.T) {
 		defer close(stopped)
 		for seq := int64(1); ; seq++ {
 			select {
-			case r.Copies() <- live(lisa, seq, seq-1):
+			case feed(r) <- live(lisa, seq, seq-1):
 			case <-stop:
 				return
 			}
@@ -274,7 +292,7 @@ func TestPositionCoversWhatWasRoutedBeforeJoining(t *testing.T) {
 	for range 500 {
 		m := &member{make(chan *Delivery, 1<<16), nil}
 		_ = r.Add("Lisa", m)
-		pos := r.Position()[0]
+		pos := r.Routed()[0]
 		if d := next(t, m); d.Message.Seq > pos+1 {
 			t.Fatalf("joined at %d, the first live one is %d", pos, d.Message.Seq)
 		}
@@ -288,12 +306,14 @@ func TestGarbageIsDropped(t *testing.T) {
 	r := start(t, &history{}, 0)
 	m := newMember()
 	_ = r.Add("Lisa", m)
-	for _, c := range []bus.Copy{
-		{}, {Subject: "deliver.a"}, {Subject: "deliver.b.a", Stream: "ROOMS_0", Seq: 1}, {Subject: subject.Deliver(lisa), Stream: "OTHER", Seq: 1},
-		{Subject: subject.Deliver(lisa), Stream: "ROOMS_9", Seq: 1}, {Subject: subject.Deliver(lisa), Stream: "ROOMS_0", Seq: 1, Body: []byte("{")},
-		{Subject: subject.Deliver(lisa), Stream: "ROOMS_0", Seq: 2, Body: []byte(`{"s":"Era"}`)}, {Subject: subject.Deliver(lisa), Notified: true},
+	raw := func(change func(m *bus.Raw)) *bus.Raw { m := live(lisa, 1, 0); change(m); return m }
+	for _, m := range []*bus.Raw{
+		{}, {Subject: "deliver.a"}, raw(func(m *bus.Raw) { m.Subject = "deliver.b.a" }), raw(func(m *bus.Raw) { m.Header.Set("Nats-Stream", "OTHER") }),
+		raw(func(m *bus.Raw) { m.Header.Set("Nats-Stream", "ROOMS_9") }), raw(func(m *bus.Raw) { m.Header.Set("Nats-Sequence", "0") }),
+		raw(func(m *bus.Raw) { m.Data = []byte("{") }), bus.NewRaw(lisa, 0, 2, 0, time.Now(), []byte(`{"s":"Era"}`)),
+		raw(func(m *bus.Raw) { m.Header.Set(api.EphemeralHeader, "1"); m.Data = nil }),
 	} {
-		r.Copies() <- c
+		feed(r) <- m
 	}
 	r.Applied([]byte("x"))
 	announceRaw, _ := json.Marshal(api.Applied{P: 7, From: 0, To: 5})
@@ -307,7 +327,10 @@ func TestNoticeGoesToItsOwnUserOnly(t *testing.T) {
 	_ = r.Add("Avi", a)
 	_ = r.Add("Lisa", b)
 	body, _ := json.Marshal(api.Ephemeral{Event: "typing", Username: "Avi"})
-	r.Copies() <- bus.Copy{Subject: subject.Deliver(lisa), Notified: true, AsB: true, Body: body}
+	feed(r) <- &bus.Raw{
+		Subject: subject.Deliver(lisa), Header: nats.Header{api.EphemeralHeader: {"1"}}, Data: body,
+		Sub: &nats.Subscription{Subject: "deliver.*." + subject.Token("Lisa")},
+	}
 	nothing(t, r, b, lisa, 1)
 	if len(b.notices) != 1 || len(a.notices) != 0 {
 		t.Fatalf("Avi got %d, Lisa got %d", len(a.notices), len(b.notices))
@@ -347,14 +370,14 @@ func TestCopiesOfAStreamThatWentBackAreDropped(t *testing.T) {
 	r := start(t, &history{}, 0)
 	m := newMember()
 	_ = r.Add("Lisa", m)
-	r.Copies() <- live(lisa, 9, 0)
+	feed(r) <- live(lisa, 9, 0)
 	next(t, m)
 	old := live(lisa, 5, 0)
-	old.Time = time.Now().Add(2 * clocks)
-	r.Copies() <- old
+	old.Header.Set("Nats-Time-Stamp", time.Now().Add(2*clocks).UTC().Format(time.RFC3339Nano))
+	feed(r) <- old
 	late := live(lisa, 6, 0)
-	late.Time = time.Now().Add(-time.Minute) // one that was on its way for long is another matter
-	r.Copies() <- late
+	late.Header.Set("Nats-Time-Stamp", time.Now().Add(-time.Minute).UTC().Format(time.RFC3339Nano)) // one that was on its way for long is another matter
+	feed(r) <- late
 	if d := next(t, m); d.Message.Seq != 6 || !d.Message.Late {
 		t.Fatalf("got %+v", d.Message)
 	}

@@ -14,15 +14,16 @@ import (
 	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 	"parley.example/services/gateway/internal/directory"
+	"parley.example/services/gateway/internal/session/sessiontest"
 )
 
 // strict is a world in which some people may not be talked to.
 type strict struct{ *world }
 
-func (s strict) Peer(_ context.Context, user, name string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.blocked[user+name] {
+func (s strict) Authorize(_ context.Context, user, name string) (string, error) {
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	if s.Blocked[user+name] {
 		return "", wire.E(wire.Forbidden, "you cannot talk to this user")
 	}
 	return name, nil
@@ -33,59 +34,23 @@ type modest struct{ strict }
 
 func (modest) Sees(string, string) (ok, sure bool) { return false, false }
 
-func (w *world) block(user, peer string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.blocked == nil {
-		w.blocked = map[string]bool{}
-	}
-	w.blocked[user+peer], w.blocked[peer+user] = true, true
-}
-
-func (l *wireLog) seqs(rm room.Room) (out []int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, m := range l.messages {
-		if m.Room == rm.String() {
-			out = append(out, m.Seq)
-		}
-	}
-	return out
-}
-
-func (l *wireLog) lastAck(t *testing.T) wire.Ack {
-	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.acks) == 0 {
-		t.Fatal("no ack")
-	}
-	return l.acks[len(l.acks)-1]
-}
-
-func codes(l *wireLog) []wire.Code {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.errors)
-}
-
 // What one peer does must not keep a client from the rooms of all others.
 func TestJoinOfAListJoinsWhatCanBeJoined(t *testing.T) {
 	w := newWorld(t, nil)
 	w.hub.Directory = strict{w}
-	w.say(avisLisa, "Avi", true)
+	w.Say(sessiontest.AvisLisa, "Avi", true)
 	gone := room.Room{A: "Lisa", B: "erased"}
-	w.say(gone, "erased", true)
-	w.checked(avisLisa)
-	w.checked(gone)
-	w.block("Lisa", "Avi")
+	w.Say(gone, "erased", true)
+	w.Checked(sessiontest.AvisLisa)
+	w.Checked(gone)
+	w.Block("Lisa", "Avi")
 	s, l := w.open("Lisa")
-	defer s.gone(true)
+	defer s.Gone(true)
 	list := []string{"Avi&Lisa", "Lisa&erased", "Avi&Era", "Lisa&nobody", "rubbish", "Era&Lisa", "Era&Lisa"}
 	if err := s.Join(wire.Join{Rooms: wire.RoomList{List: list}, Since: map[string]int64{"Avi&Era": 3, "Avi&Lisa": 0, "what": 1}}, "1"); err != nil {
 		t.Fatal(err)
 	}
-	a := l.lastAck(t)
+	a := l.LastAck(t)
 	if !slices.Equal(a.Joined, []string{"Avi&Lisa", "Lisa&erased", "Era&Lisa"}) {
 		t.Errorf("joined %q", a.Joined)
 	}
@@ -95,12 +60,12 @@ func TestJoinOfAListJoinsWhatCanBeJoined(t *testing.T) {
 	if !slices.Equal(a.Refused, want) {
 		t.Errorf("refused %v", a.Refused)
 	}
-	l.waitCaughtUp(t)
-	if len(l.seqs(avisLisa)) != 1 || len(l.seqs(gone)) != 1 {
-		t.Errorf("one's own rooms are not read: %v %v", l.seqs(avisLisa), l.seqs(gone))
+	l.WaitCaughtUp(t)
+	if len(l.Seqs(sessiontest.AvisLisa)) != 1 || len(l.Seqs(gone)) != 1 {
+		t.Errorf("one's own rooms are not read: %v %v", l.Seqs(sessiontest.AvisLisa), l.Seqs(gone))
 	}
 	// Only writing needs the other one's permission.
-	if err := s.SendMessage(wire.Send{Room: "Avi&Lisa", Content: "x"}, ""); wire.AsError(err).Code != wire.Forbidden {
+	if _, err := s.Admit(wire.Send{Room: "Avi&Lisa", Content: "x"}); wire.AsError(err).Code != wire.Forbidden {
 		t.Errorf("sending: %v", err)
 	}
 	if err := s.Typing("Avi&Lisa"); wire.AsError(err).Code != wire.Forbidden {
@@ -112,22 +77,22 @@ func TestJoinOfAListJoinsWhatCanBeJoined(t *testing.T) {
 func TestRoomOfAnErasedPersonAnswersToEachSpelling(t *testing.T) {
 	w := newWorld(t, nil)
 	gone := room.Room{A: "Lisa", B: "erased"}
-	w.say(gone, "erased", true)
-	w.checked(gone)
+	w.Say(gone, "erased", true)
+	w.Checked(gone)
 	for _, name := range []string{"Lisa&erased", "ERASED&lisa", "lisa&Erased"} {
 		s, l := w.open("Lisa")
 		if err := s.Join(wire.Join{Room: name}, "1"); err != nil {
 			t.Fatal(err)
 		}
-		l.waitCaughtUp(t)
-		if got := l.lastAck(t).Joined; !slices.Equal(got, []string{"Lisa&erased"}) || len(l.seqs(gone)) != 1 {
-			t.Errorf("%s: joined %q, read %v", name, got, l.seqs(gone))
+		l.WaitCaughtUp(t)
+		if got := l.LastAck(t).Joined; !slices.Equal(got, []string{"Lisa&erased"}) || len(l.Seqs(gone)) != 1 {
+			t.Errorf("%s: joined %q, read %v", name, got, l.Seqs(gone))
 		}
-		s.gone(true)
+		s.Gone(true)
 	}
 	// With somebody else nothing was said: then the name is nobody's.
 	s, _ := w.open("Era")
-	defer s.gone(true)
+	defer s.Gone(true)
 	for _, name := range []string{"Era&erased", "Era&Erased", "Era&nobody"} {
 		if err := s.Join(wire.Join{Room: name}, "1"); wire.AsError(err).Code != wire.UnknownUser {
 			t.Errorf("%s: %v", name, err)
@@ -147,7 +112,7 @@ func (r roster) Recall(ctx context.Context, name string) (registered string, gon
 	return r.strict.Recall(ctx, name)
 }
 
-func (roster) Peer(_ context.Context, _, name string) (string, error) {
+func (roster) Authorize(_ context.Context, _, name string) (string, error) {
 	if name == "Avi" {
 		return name, nil
 	}
@@ -159,42 +124,42 @@ func TestJoinInARosterDoesNotTellNames(t *testing.T) {
 	w := newWorld(t, nil)
 	w.hub.Directory = roster{strict{w}}
 	gone := room.Room{A: "Lisa", B: "erased"}
-	w.say(gone, "erased", true)
-	w.checked(gone)
+	w.Say(gone, "erased", true)
+	w.Checked(gone)
 	s, l := w.open("Lisa")
-	defer s.gone(true)
+	defer s.Gone(true)
 	if err := s.Join(wire.Join{Rooms: wire.RoomList{List: []string{"lisa&Avi", "lisa&ERA", "NOBODY&lisa", "lisa&ERASED"}}}, "1"); err != nil {
 		t.Fatal(err)
 	}
-	if a := l.lastAck(t); !slices.Equal(a.Joined, []string{"Avi&Lisa", "ERA&Lisa", "Lisa&NOBODY", "ERASED&Lisa"}) || a.Refused != nil {
+	if a := l.LastAck(t); !slices.Equal(a.Joined, []string{"Avi&Lisa", "ERA&Lisa", "Lisa&NOBODY", "ERASED&Lisa"}) || a.Refused != nil {
 		t.Errorf("joined %q, refused %v", a.Joined, a.Refused)
 	}
-	l.waitCaughtUp(t)
-	if len(l.seqs(gone)) != 1 {
-		t.Errorf("what an erased person said is not read: %v", l.seqs(gone))
+	l.WaitCaughtUp(t)
+	if len(l.Seqs(gone)) != 1 {
+		t.Errorf("what an erased person said is not read: %v", l.Seqs(gone))
 	}
 }
 
 func TestJoinOfNothingIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	s, l := w.open("Lisa")
-	defer s.gone(true)
+	defer s.Gone(true)
 	for _, j := range []wire.Join{{Room: "Avi&Era"}, {Rooms: wire.RoomList{List: []string{"Avi&Era", "rubbish"}}}} {
 		if err := s.Join(j, "1"); wire.AsError(err).Code != wire.Forbidden {
 			t.Errorf("%v: %v", j, err)
 		}
 	}
-	if s.isActive() {
+	if s.active.Load() {
 		t.Error("the user is online without a room")
 	}
 	// Without an id there is no ack, and a refusal is told all the same.
 	if err := s.Join(wire.Join{Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Avi&Era"}}}, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := codes(l); !slices.Equal(got, []wire.Code{wire.Forbidden}) {
+	if got := l.Codes(); !slices.Equal(got, []wire.Code{wire.Forbidden}) {
 		t.Errorf("told %v", got)
 	}
-	l.waitCaughtUp(t)
+	l.WaitCaughtUp(t)
 }
 
 // What is read is one's own; the peer's permission is for writing.
@@ -202,13 +167,13 @@ func TestReadMarkerNeedsNoPermission(t *testing.T) {
 	w := newWorld(t, nil)
 	w.hub.Directory = strict{w}
 	w.hub.History = &reads{}
-	w.block("Lisa", "Avi")
+	w.Block("Lisa", "Avi")
 	s, l := w.open("Lisa")
-	defer s.gone(true)
+	defer s.Gone(true)
 	if err := s.Read("Avi&Lisa", 1, "9"); err != nil {
 		t.Fatal(err)
 	}
-	testx.Eventually(t, "an ack comes", 10*time.Second, func() bool { l.mu.Lock(); defer l.mu.Unlock(); return len(l.acks) == 1 })
+	testx.Eventually(t, "an ack comes", 10*time.Second, func() bool { l.Mu.Lock(); defer l.Mu.Unlock(); return len(l.Acks) == 1 })
 }
 
 // Whoever may not see a user's presence learns of no marker either.
@@ -220,20 +185,20 @@ func TestBlockedUsersLearnNothingOfEachOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.hub.Directory = dir(w)
-			w.block("Lisa", "Avi")
+			w.Block("Lisa", "Avi")
 			s, l := w.open("Lisa")
-			defer s.gone(true)
-			_ = s.Join(everyone, "")
-			l.waitCaughtUp(t)
+			defer s.Gone(true)
+			_ = s.Join(sessiontest.Everyone, "")
+			l.WaitCaughtUp(t)
 			for _, ev := range []string{wire.EvDelivered, wire.EvRead, wire.EvTyping} {
-				s.Notify(avisLisa, &api.Ephemeral{Event: ev, Username: "Avi", Seq: 1, Session: "other"})
+				s.Notify(sessiontest.AvisLisa, &api.Ephemeral{Event: ev, Username: "Avi", Seq: 1, Session: "other"})
 			}
-			s.Notify(avisLisa, &api.Ephemeral{Event: wire.EvRead, Username: "Lisa", Seq: 1, Session: "other"}) // one's own other session
-			s.Notify(erasLisa, &api.Ephemeral{Event: wire.EvDelivered, Username: "Era", Seq: 1, Session: "other"})
+			s.Notify(sessiontest.AvisLisa, &api.Ephemeral{Event: wire.EvRead, Username: "Lisa", Seq: 1, Session: "other"}) // one's own other session
+			s.Notify(sessiontest.ErasLisa, &api.Ephemeral{Event: wire.EvDelivered, Username: "Era", Seq: 1, Session: "other"})
 			had := func() (out []string) {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				for _, e := range l.events {
+				l.Mu.Lock()
+				defer l.Mu.Unlock()
+				for _, e := range l.Events {
 					if e == wire.EvDelivered || e == wire.EvRead || e == wire.EvTyping {
 						out = append(out, e)
 					}
@@ -242,7 +207,7 @@ func TestBlockedUsersLearnNothingOfEachOther(t *testing.T) {
 				return out
 			}
 			testx.Eventually(t, "others are heard of", 10*time.Second, func() bool { return len(had()) >= 2 })
-			testx.Eventually(t, "nothing is asked any more", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.asking })
+			testx.Eventually(t, "nothing is asked any more", 10*time.Second, func() bool { s.notices.mu.Lock(); defer s.notices.mu.Unlock(); return !s.notices.asking })
 			if got := had(); !slices.Equal(got, []string{wire.EvDelivered, wire.EvRead}) {
 				t.Errorf("got %v", got)
 			}
@@ -256,37 +221,37 @@ var _ Directory = (*directory.Directory)(nil)
 func TestSecondJoinStartsFromWhatWasSent(t *testing.T) {
 	w := newWorld(t, nil)
 	for range 5 {
-		w.say(avisLisa, "Avi", true)
+		w.Say(sessiontest.AvisLisa, "Avi", true)
 	}
-	w.say(erasLisa, "Era", true)
-	w.checked(avisLisa)
-	w.checked(erasLisa)
+	w.Say(sessiontest.ErasLisa, "Era", true)
+	w.Checked(sessiontest.AvisLisa)
+	w.Checked(sessiontest.ErasLisa)
 	s, l := w.open("Lisa")
-	defer s.gone(true)
-	for _, j := range []wire.Join{{Room: "Avi&Lisa"}, {Room: "Avi&Lisa"}, {Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}}, everyone, everyone, {Room: "Era&Lisa"}} {
+	defer s.Gone(true)
+	for _, j := range []wire.Join{{Room: "Avi&Lisa"}, {Room: "Avi&Lisa"}, {Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}}, sessiontest.Everyone, sessiontest.Everyone, {Room: "Era&Lisa"}} {
 		if err := s.Join(j, ""); err != nil {
 			t.Fatal(err)
 		}
-		l.waitCaughtUp(t)
-		w.say(avisLisa, "Avi", true)
-		w.say(erasLisa, "Era", true)
-		w.checked(erasLisa)
+		l.WaitCaughtUp(t)
+		w.Say(sessiontest.AvisLisa, "Avi", true)
+		w.Say(sessiontest.ErasLisa, "Era", true)
+		w.Checked(sessiontest.ErasLisa)
 	}
-	w.checked(avisLisa)
-	w.verify(l, "Lisa", nil)
-	if got := l.seqs(avisLisa); !slices.IsSorted(got) {
+	w.Checked(sessiontest.AvisLisa)
+	w.Delivered(l, "Lisa", nil)
+	if got := l.Seqs(sessiontest.AvisLisa); !slices.IsSorted(got) {
 		t.Errorf("out of order: %v", got)
 	}
 	// Who asks for it gets it once more, marked.
-	n := len(l.seqs(avisLisa))
+	n := len(l.Seqs(sessiontest.AvisLisa))
 	if err := s.Join(wire.Join{Room: "Avi&Lisa", Since: map[string]int64{"Avi&Lisa": 0}}, ""); err != nil {
 		t.Fatal(err)
 	}
-	l.waitCaughtUp(t)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.WaitCaughtUp(t)
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
 	again := 0
-	for _, m := range l.messages {
+	for _, m := range l.Messages {
 		if m.Late {
 			again++
 		}
@@ -300,52 +265,52 @@ func TestSecondJoinStartsFromWhatWasSent(t *testing.T) {
 // have confirmed meanwhile.
 func TestCatchingUpSaysWhereItBegins(t *testing.T) {
 	for name, j := range map[string]wire.Join{
-		"all":           everyone,
+		"all":           sessiontest.Everyone,
 		"as a device":   {Rooms: wire.RoomList{All: true}, Device: "d"},
 		"a list":        {Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}},
 		"from a seq on": {Rooms: wire.RoomList{All: true}, Since: map[string]int64{"Avi&Lisa": 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
-			w.page = 2
+			w.Page = 2
 			for range 9 {
-				w.say(avisLisa, "Avi", true)
-				w.say(erasLisa, "Era", true)
+				w.Say(sessiontest.AvisLisa, "Avi", true)
+				w.Say(sessiontest.ErasLisa, "Era", true)
 			}
-			w.checked(avisLisa)
-			w.checked(erasLisa)
-			w.confirmed["Lisa Avi&Lisa"] = 3
-			w.confirmed["Lisa Era&Lisa"] = 5
-			since := map[room.Room]int64{avisLisa: 3, erasLisa: 5}
+			w.Checked(sessiontest.AvisLisa)
+			w.Checked(sessiontest.ErasLisa)
+			w.Confirmed["Lisa Avi&Lisa"] = 3
+			w.Confirmed["Lisa Era&Lisa"] = 5
+			since := map[room.Room]int64{sessiontest.AvisLisa: 3, sessiontest.ErasLisa: 5}
 			if j.Since != nil {
-				since[avisLisa] = 2
+				since[sessiontest.AvisLisa] = 2
 			}
 			s, l := w.open("Lisa")
-			defer s.gone(true)
+			defer s.Gone(true)
 			if err := s.Join(j, ""); err != nil {
 				t.Fatal(err)
 			}
-			l.waitCaughtUp(t)
-			l.mu.Lock()
-			begins, at := slices.Clone(l.begins), slices.Clone(l.beginAt)
-			l.mu.Unlock()
+			l.WaitCaughtUp(t)
+			l.Mu.Lock()
+			begins, at := slices.Clone(l.Begins), slices.Clone(l.BeginAt)
+			l.Mu.Unlock()
 			if len(begins) != 1 || at[0] != 0 {
 				t.Fatalf("%d times catching_up, after %v messages", len(begins), at)
 			}
-			s.gone(false)
+			s.Gone(false)
 			// Another session has confirmed everything.
-			w.mu.Lock()
-			w.confirmed["Lisa Avi&Lisa"], w.confirmed["Lisa Era&Lisa"] = 1000, 1000
-			w.mu.Unlock()
+			w.Mu.Lock()
+			w.Confirmed["Lisa Avi&Lisa"], w.Confirmed["Lisa Era&Lisa"] = 1000, 1000
+			w.Mu.Unlock()
 			next, got := w.open("Lisa")
-			defer next.gone(true)
+			defer next.Gone(true)
 			if err := next.Join(wire.Join{Rooms: j.Rooms, Resume: begins[0]}, ""); err != nil {
 				t.Fatal(err)
 			}
-			got.waitCaughtUp(t)
+			got.WaitCaughtUp(t)
 			for rm, from := range since {
-				seqs := got.seqs(rm)
-				all := l.seqs(rm)
+				seqs := got.Seqs(rm)
+				all := l.Seqs(rm)
 				if len(all) == 0 || all[0] <= from {
 					t.Fatalf("%v: the first connection got %v", rm, all)
 				}
@@ -355,11 +320,11 @@ func TestCatchingUpSaysWhereItBegins(t *testing.T) {
 					}
 				}
 			}
-			if name != "from a seq on" && len(got.seqs(avisLisa)) == 9 && len(got.seqs(erasLisa)) == 9 {
+			if name != "from a seq on" && len(got.Seqs(sessiontest.AvisLisa)) == 9 && len(got.Seqs(sessiontest.ErasLisa)) == 9 {
 				t.Error("it begins with the first message ever")
 			}
 			// With a resume token it begins there.
-			if got.begins[0] != begins[0] {
+			if got.Begins[0] != begins[0] {
 				t.Error("a join with a token begins elsewhere")
 			}
 		})
@@ -370,42 +335,42 @@ func TestCatchingUpSaysWhereItBegins(t *testing.T) {
 func TestTokensCoverAllJoins(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CatchUpPatience = time.Millisecond })
 	for range 4 {
-		w.say(avisLisa, "Avi", true)
-		w.say(erasLisa, "Era", true)
+		w.Say(sessiontest.AvisLisa, "Avi", true)
+		w.Say(sessiontest.ErasLisa, "Era", true)
 	}
-	w.checked(avisLisa)
-	w.checked(erasLisa)
+	w.Checked(sessiontest.AvisLisa)
+	w.Checked(sessiontest.ErasLisa)
 	s, l := w.open("Lisa")
-	defer s.gone(true)
+	defer s.Gone(true)
 	_ = s.Join(wire.Join{Room: "Avi&Lisa"}, "")
-	l.waitCaughtUp(t)
-	w.setDeaf(true)
+	l.WaitCaughtUp(t)
+	w.SetDeaf(true)
 	_ = s.Join(wire.Join{Room: "Era&Lisa"}, "")
 	s.Alive("a")
-	if a := l.lastAck(t); a.Resume != "" {
+	if a := l.LastAck(t); a.Resume != "" {
 		t.Fatal("a token although it is not known what the second room misses")
 	}
-	w.setDeaf(false)
-	l.waitCaughtUp(t)
-	l.mu.Lock()
-	begin := l.begins[len(l.begins)-1]
-	l.mu.Unlock()
+	w.SetDeaf(false)
+	l.WaitCaughtUp(t)
+	l.Mu.Lock()
+	begin := l.Begins[len(l.Begins)-1]
+	l.Mu.Unlock()
 	next, got := w.open("Lisa")
-	defer next.gone(true)
+	defer next.Gone(true)
 	_ = next.Join(wire.Join{Rooms: wire.RoomList{List: []string{"Avi&Lisa", "Era&Lisa"}}, Resume: begin}, "")
-	got.waitCaughtUp(t)
-	if n := len(got.seqs(erasLisa)); n != 4 {
+	got.WaitCaughtUp(t)
+	if n := len(got.Seqs(sessiontest.ErasLisa)); n != 4 {
 		t.Errorf("%d of 4 of the second room", n)
 	}
 	// Two joins at once have one end, which covers both.
 	third, both := w.open("Lisa")
-	defer third.gone(true)
-	w.setDeaf(true)
-	_ = third.Join(wire.Join{Room: "Avi&Lisa", Resume: l.resume}, "")
+	defer third.Gone(true)
+	w.SetDeaf(true)
+	_ = third.Join(wire.Join{Room: "Avi&Lisa", Resume: l.Resume}, "")
 	_ = third.Join(wire.Join{Room: "Era&Lisa", Since: map[string]int64{"Era&Lisa": 0}}, "")
-	w.setDeaf(false)
-	both.waitCaughtUp(t)
-	if n := len(both.seqs(erasLisa)); n != 4 {
+	w.SetDeaf(false)
+	both.WaitCaughtUp(t)
+	if n := len(both.Seqs(sessiontest.ErasLisa)); n != 4 {
 		t.Errorf("caught up after %d of 4 of the second room", n)
 	}
 }
@@ -416,11 +381,11 @@ type ignorant struct {
 	known *atomic.Bool
 }
 
-func (d ignorant) Peer(ctx context.Context, user, name string) (string, error) {
+func (d ignorant) Authorize(ctx context.Context, user, name string) (string, error) {
 	if !d.known.Load() {
 		return "", rpc.ErrUnavailable
 	}
-	return d.modest.Peer(ctx, user, name)
+	return d.modest.Authorize(ctx, user, name)
 }
 
 // While nothing is known of a user's relations, no mark is lost, and none comes after a younger one.
@@ -429,11 +394,11 @@ func TestMarksWaitForTheDirectory(t *testing.T) {
 	var known atomic.Bool
 	w.hub.Directory = ignorant{modest{strict{w}}, &known}
 	s, l := w.open("Lisa")
-	defer s.gone(true)
-	_ = s.Join(everyone, "")
-	l.waitCaughtUp(t)
+	defer s.Gone(true)
+	_ = s.Join(sessiontest.Everyone, "")
+	l.WaitCaughtUp(t)
 	notify := func(seq int64) {
-		for _, r := range []room.Room{avisLisa, erasLisa} {
+		for _, r := range []room.Room{sessiontest.AvisLisa, sessiontest.ErasLisa} {
 			for _, ev := range []string{wire.EvDelivered, wire.EvRead} {
 				s.Notify(r, &api.Ephemeral{Event: ev, Username: r.Peer("Lisa"), Seq: seq, Session: "other"})
 			}
@@ -446,12 +411,12 @@ func TestMarksWaitForTheDirectory(t *testing.T) {
 	for seq := range int64(50) {
 		notify(seq + 51)
 	}
-	testx.Eventually(t, "all marks are told", 10*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return !s.asking })
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	testx.Eventually(t, "all marks are told", 10*time.Second, func() bool { s.notices.mu.Lock(); defer s.notices.mu.Unlock(); return !s.notices.asking })
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
 	last := map[string]int64{}
-	for i, m := range l.marks {
-		k := l.markEvents[i] + " " + m.Username
+	for i, m := range l.Marks {
+		k := l.MarkEvents[i] + " " + m.Username
 		if m.Seq <= last[k] {
 			t.Errorf("%s %d after %d", k, m.Seq, last[k])
 		}

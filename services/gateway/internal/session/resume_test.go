@@ -11,7 +11,9 @@ import (
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/pkg/token"
+	"parley.example/services/gateway/internal/inbox"
 	"parley.example/services/gateway/internal/router"
+	"parley.example/services/gateway/internal/session/sessiontest"
 )
 
 // talk makes everything move until end is called: people talk, copies get lost, SQL follows, announcements get lost, history goes away and comes back.
@@ -19,22 +21,22 @@ func (w *world) talk() (end func()) {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	end = func() { once.Do(func() { close(stop) }); <-stopped }
-	w.t.Cleanup(end)
+	w.T.Cleanup(end)
 	go func() {
 		defer close(stopped)
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
 				return
-			case <-w.ctx.Done():
+			case <-w.Ctx.Done():
 				return
 			default:
 			}
 			for range rand.IntN(20) {
-				rm := []room.Room{avisLisa, erasLisa, {A: "Avi", B: "Era"}}[rand.IntN(3)]
-				w.say(rm, rm.A, rand.IntN(10) > 0)
+				rm := []room.Room{sessiontest.AvisLisa, sessiontest.ErasLisa, {A: "Avi", B: "Era"}}[rand.IntN(3)]
+				w.Say(rm, rm.A, rand.IntN(10) > 0)
 			}
-			w.apply(rand.Int64N(80), rand.IntN(10) == 0)
+			w.Apply(rand.Int64N(80), rand.IntN(10) == 0)
 			switch i % 50 {
 			case 40:
 				w.setDown(true)
@@ -48,9 +50,9 @@ func (w *world) talk() (end func()) {
 }
 
 func (w *world) setDown(down bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.down = down
+	w.Mu.Lock()
+	defer w.Mu.Unlock()
+	w.Down = down
 }
 
 // settle has SQL catch up and history announce, every now and then, as it does when idle, until end is called.
@@ -64,7 +66,7 @@ func (w *world) settle() (end func()) {
 			case <-stop:
 				return
 			case <-time.After(10 * time.Millisecond):
-				w.apply(1<<40, false)
+				w.Apply(1<<40, false)
 			}
 		}
 	}()
@@ -73,7 +75,7 @@ func (w *world) settle() (end func()) {
 
 // line is a Wire that remembers the order of messages and tokens: a connection that breaks has brought some of them, from the first one on.
 type line struct {
-	*wireLog
+	*sessiontest.Wire
 	smu  sync.Mutex
 	came []arrival
 }
@@ -96,7 +98,7 @@ func (l *line) arrived() []arrival {
 }
 
 func (l *line) Send(event string, data any, re string) {
-	l.wireLog.Send(event, data, re)
+	l.Wire.Send(event, data, re)
 	token := ""
 	switch d := data.(type) {
 	case wire.CatchingUp:
@@ -112,7 +114,7 @@ func (l *line) Send(event string, data any, re string) {
 }
 
 func (l *line) SendMessage(d *router.Delivery) {
-	l.wireLog.SendMessage(d)
+	l.Wire.SendMessage(d)
 	l.arrive(arrival{message: d.Message})
 }
 
@@ -122,22 +124,19 @@ func TestResumeWithTheNewestTokenMissesNothing(t *testing.T) {
 	for name, patience := range map[string]time.Duration{"history is waited for": 20 * time.Second, "history is overtaken": 5 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(cfg *Config) { cfg.CatchUpPatience = patience })
-			w.page, w.delay = 50, 5*time.Millisecond
+			w.Page, w.Delay = 50, 5*time.Millisecond
 			end := w.talk()
-			phone, log := w.open("Lisa") // it confirms everything at once
-			defer phone.gone(true)
-			if err := phone.Join(everyone, ""); err != nil {
+			phone, _ := w.open("Lisa") // it confirms everything at once
+			defer phone.Gone(true)
+			if err := phone.Join(sessiontest.Everyone, ""); err != nil {
 				t.Fatal(err)
 			}
 			var first []int64 // from here on all has to come
 			newest, seen := "", map[[2]int64]bool{}
 			live := func(last bool) {
-				l := &line{wireLog: newWireLog()}
-				s, err := w.hub.open(l, token.Claims{Username: "Lisa", SID: "x", Expires: time.Now().Add(time.Hour)}, false)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer s.gone(false)
+				l := &line{Wire: sessiontest.NewWire()}
+				s := w.hub.Open(l, token.Claims{Username: "Lisa", SID: "x", Expires: time.Now().Add(time.Hour)}, false)
+				defer s.Gone(false)
 				if err := s.Join(wire.Join{Rooms: wire.RoomList{All: true}, Resume: newest}, ""); err != nil {
 					t.Fatal(err)
 				}
@@ -148,16 +147,12 @@ func TestResumeWithTheNewestTokenMissesNothing(t *testing.T) {
 				}
 				testx.Eventually(t, "something has come", 30*time.Second, func() bool {
 					s.Alive("a")
-					phone.tick(time.Now())
-					log.mu.Lock()
-					probes := log.probes
-					log.mu.Unlock()
-					if n := len(probes); n > 0 {
-						phone.Answered(probes[n-1])
+					if question := phone.Tick(time.Now()); question != 0 {
+						phone.Answered(question)
 					}
 					return len(l.arrived()) >= want
 				})
-				s.gone(false)
+				s.Gone(false)
 				came := l.arrived()
 				came = came[:rand.IntN(len(came)+1)] // the rest was under way
 				top := map[string]int64{}
@@ -165,7 +160,7 @@ func TestResumeWithTheNewestTokenMissesNothing(t *testing.T) {
 					if a.token != "" {
 						newest = a.token
 						if first == nil {
-							first, _ = decodeResume(newest, partitions)
+							first, _ = inbox.DecodeResume(newest, sessiontest.Partitions)
 						}
 						continue
 					}
@@ -193,22 +188,22 @@ func TestResumeWithTheNewestTokenMissesNothing(t *testing.T) {
 
 // key names a message by its partition and seq.
 func key(rm room.Room, seq int64) [2]int64 {
-	return [2]int64{int64(subject.Partition(rm, partitions)), seq}
+	return [2]int64{int64(subject.Partition(rm, sessiontest.Partitions)), seq}
 }
 
 // verifySeen waits until all messages of Lisa's above first have come, over l or before.
 func (w *world) verifySeen(l *line, first []int64, seen map[[2]int64]bool) {
-	w.t.Helper()
-	testx.Eventually(w.t, "all messages have come", 30*time.Second, func() bool {
+	w.T.Helper()
+	testx.Eventually(w.T, "all messages have come", 30*time.Second, func() bool {
 		for _, a := range l.arrived() {
 			if rm, err := room.Parse(a.message.Room); err == nil {
 				seen[key(rm, a.message.Seq)] = true
 			}
 		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for p := range w.streams {
-			for _, m := range w.streams[p] {
+		w.Mu.Lock()
+		defer w.Mu.Unlock()
+		for p := range w.Streams {
+			for _, m := range w.Streams[p] {
 				rm := room.Room{A: m.A, B: m.B}
 				if rm.Has("Lisa") && m.Seq > first[p] && !seen[key(rm, m.Seq)] {
 					return false

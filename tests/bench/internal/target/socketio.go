@@ -75,7 +75,7 @@ var (
 // Open returns when the join was acknowledged. What is sent from then on arrives: live, or read from history when the gateway
 // had not finished yet.
 func (s *socketIO) Open(ctx context.Context, d int, c Client) (_ Conn, _ string, err error) {
-	tok, err := s.token(c.User, token.ScopeSeed)
+	tok, err := s.token(c.User, token.ScopeLegacy)
 	if err != nil {
 		return nil, "", err
 	}
@@ -138,7 +138,7 @@ func (s *socketIO) Kind(frame []byte) Kind {
 
 // AppendSend writes a message as the seed's clients do: they neither number it nor ask for an acknowledgement.
 func (s *socketIO) AppendSend(b []byte, from, to string, _ int64, content string) []byte {
-	tok, _ := s.token(from, token.ScopeSeed) // it has connected with it
+	tok, _ := s.token(from, token.ScopeLegacy) // it has connected with it
 	b = append(b, `42["client_sends_message",{"sender":`...)
 	b = strconv.AppendQuote(b, from)
 	b = append(append(b, `,"content":"`...), content...)
