@@ -6,7 +6,6 @@ package directory
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -17,9 +16,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/singleflight"
 
-	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
 	"parley.example/pkg/subject"
@@ -63,19 +60,17 @@ var defaults = times{
 const (
 	maxEvents = 4096 // that wait; when there are more everything is read again
 	maxCalls  = 16   // relations that are asked for at a time
-	maxAsked  = 64   // names that are asked for at a time
-	maxTries  = 3    // of one question, while auth answers others
 	// maxReleased is how many users are remembered who left: should auth be away when they come back, this is what is known.
 	maxReleased = 8192
 )
 
 // Directory is safe for concurrent use.
 type Directory struct {
-	client Client
-	sub    Subscriber
-	log    *slog.Logger
-	times  times
-	m      metrics
+	auth  auth
+	sub   Subscriber
+	log   *slog.Logger
+	times times
+	m     metrics
 
 	base   context.Context // of calls that several wait for
 	cancel context.CancelFunc
@@ -84,26 +79,32 @@ type Directory struct {
 	version  atomic.Int64 // of all relations, as the last look said
 	counted  atomic.Int64 // events about who there is
 	small    atomic.Pointer[list]
-	awayTill atomic.Int64 // Unix ns
-	answered atomic.Int64 // when auth answered last, Unix ns
+	wasSmall atomic.Bool
 
-	names *lru.Cache[string, name]
-	calls singleflight.Group
-	slots chan struct{}
+	names *cache[name]
 
 	held     sync.Map // user → *entry
 	mu       sync.Mutex
 	released *lru.Cache[string, *relations]
-	queue    []*entry // to be loaded now
-	workers  int
-	failed   map[*entry]struct{}
+	loads    loads // under mu
 
-	events   chan api.DirectoryEvent
-	again    chan struct{} // one token: look now
-	watchers []func(api.DirectoryEvent)
-	listed   []func(user, peer string, added bool)
-	onSight  []func(user string)
-	wasSmall atomic.Bool
+	events    chan api.DirectoryEvent
+	again     chan struct{} // one token: look now
+	listeners listeners
+}
+
+// listeners are told of what changes. They are set before Run.
+type listeners struct {
+	changed func(api.DirectoryEvent)
+	listed  func(user, peer string, added bool)
+	sight   func(user string)
+}
+
+// loads are the users whose relations are to be read.
+type loads struct {
+	queue   []*entry // now
+	workers int
+	failed  map[*entry]struct{} // again, soon
 }
 
 type metrics struct {
@@ -125,11 +126,19 @@ func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg promet
 		cfg.Names = 65536
 	}
 	d := &Directory{
-		client: client, sub: sub, log: log, times: defaults, slots: make(chan struct{}, maxAsked), failed: map[*entry]struct{}{},
+		auth: auth{Client: client}, sub: sub, log: log, times: defaults, loads: loads{failed: map[*entry]struct{}{}},
 		events: make(chan api.DirectoryEvent, maxEvents), again: make(chan struct{}, 1),
 	}
 	d.base, d.cancel = context.WithCancel(context.Background())
-	d.names, _ = lru.New[string, name](cfg.Names) // it fails for sizes below 1 only
+	d.auth.times = &d.times
+	limit := func() (context.Context, context.CancelFunc) { return context.WithTimeout(d.base, d.times.call) }
+	d.names = newCache(cfg.Names, d.auth.available, limit, func(n name) time.Duration {
+		if n.registered == "" {
+			return d.times.negative
+		}
+		return d.times.fresh
+	})
+	d.listeners = listeners{func(api.DirectoryEvent) {}, func(string, string, bool) {}, func(string) {}}
 	d.released, _ = lru.New[string, *relations](maxReleased)
 	unknown := api.Mode("")
 	d.mode.Store(&unknown)
@@ -143,26 +152,22 @@ func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg promet
 }
 
 // OnChange calls fn for every event of auth, from one goroutine, after this Directory knows the change. Call it before Run.
-func (d *Directory) OnChange(fn func(api.DirectoryEvent)) { d.watchers = append(d.watchers, fn) }
+func (d *Directory) OnChange(fn func(api.DirectoryEvent)) { d.listeners.changed = fn }
 
 // OnListed calls fn when a peer appears in, or disappears from, a connected user's contacts, other than by a change of who there is at all. Whether
 // an event says so or a look finds it makes no difference. fn must not block. Call it before Run.
-func (d *Directory) OnListed(fn func(user, peer string, added bool)) { d.listed = append(d.listed, fn) }
+func (d *Directory) OnListed(fn func(user, peer string, added bool)) {
+	d.listeners.listed = fn
+}
 
 // OnSight calls fn when whose presence a connected user may see has changed, with "" when that may be so for all of them. fn must not wait
 // for this Directory. Call it before Run.
-func (d *Directory) OnSight(fn func(user string)) { d.onSight = append(d.onSight, fn) }
-
-func (d *Directory) sightChanged(user string) {
-	for _, fn := range d.onSight {
-		fn(user)
-	}
-}
+func (d *Directory) OnSight(fn func(user string)) { d.listeners.sight = fn }
 
 // looked sees whether the directory has become small or large.
 func (d *Directory) looked() {
 	if small := d.small.Load() != nil; d.wasSmall.Swap(small) != small {
-		d.sightChanged("")
+		d.listeners.sight("")
 	}
 }
 
@@ -246,7 +251,7 @@ func (d *Directory) refresh(ctx context.Context) (urgent, rest []*entry, err err
 	ctx, cancel := context.WithTimeout(ctx, d.times.call)
 	defer cancel()
 	since, counted := d.version.Load(), d.counted.Load()
-	r, err := d.client.AuthDirectory(ctx, api.DirectoryRequest{Since: since})
+	r, err := d.auth.AuthDirectory(ctx, api.DirectoryRequest{Since: since})
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask for the directory: %w", err)
 	}
@@ -271,18 +276,12 @@ func (d *Directory) missed(old, now *list) {
 	tell := func(kind string, names []string, known map[string]struct{}) {
 		for _, n := range names {
 			if _, ok := known[n]; !ok {
-				d.tell(api.DirectoryEvent{Kind: kind, Username: n})
+				d.listeners.changed(api.DirectoryEvent{Kind: kind, Username: n})
 			}
 		}
 	}
 	tell(api.EventRegistered, now.names, old.exact)
 	tell(api.EventErased, old.names, now.exact)
-}
-
-func (d *Directory) tell(e api.DirectoryEvent) {
-	for _, fn := range d.watchers {
-		fn(e)
-	}
 }
 
 func newList(names []string, limit int) *list {
@@ -317,7 +316,7 @@ func (d *Directory) follow(ctx context.Context) {
 			return
 		case e := <-d.events:
 			if d.apply(e) {
-				d.tell(e)
+				d.listeners.changed(e)
 			}
 		}
 	}
@@ -329,7 +328,7 @@ func (d *Directory) apply(e api.DirectoryEvent) (news bool) {
 	switch e.Kind {
 	case api.EventRegistered:
 		d.counted.Add(1)
-		d.names.Add(e.Username, name{registered: e.Username, at: time.Now()})
+		d.names.put(e.Username, name{registered: e.Username})
 		if l := d.small.Load(); l != nil {
 			if _, ok := l.exact[e.Username]; ok {
 				return false // a look was faster
@@ -351,36 +350,4 @@ func (d *Directory) apply(e api.DirectoryEvent) (news bool) {
 		d.reloadPair(e)
 	}
 	return true
-}
-
-// available reports whether asking auth has a chance: after a failure nobody waits for it for a moment.
-func (d *Directory) available() bool { return time.Now().UnixNano() >= d.awayTill.Load() }
-
-// asked takes note of how a question to auth ended. Answers, also bad ones, come from an auth that is there. While there are some, a failure is
-// that of one replica among others, one without SQL or one that was stopping, and says nothing about the next question.
-func (d *Directory) asked(err error) {
-	now := time.Now()
-	if err == nil || !isUnavailable(err) {
-		d.answered.Store(now.UnixNano())
-		d.awayTill.Store(0)
-	} else if now.UnixNano()-d.answered.Load() > int64(d.times.away) {
-		d.awayTill.Store(now.Add(d.times.away).UnixNano())
-	}
-}
-
-// question asks auth, again when it fails while others are answered: another replica may be well.
-func question[T any](d *Directory, ask func() (T, error)) (answer T, err error) {
-	for range maxTries {
-		answer, err = ask()
-		d.asked(err)
-		if err == nil || !isUnavailable(err) || !d.available() {
-			break
-		}
-	}
-	return answer, err
-}
-
-func isUnavailable(err error) bool {
-	var e *wire.Error
-	return !errors.As(err, &e) || e.Code == wire.Unavailable || e.Code == wire.Internal
 }

@@ -320,14 +320,14 @@ func TestOneReplicaIsBroken(t *testing.T) {
 		a.users = append(a.users, fmt.Sprint("User", i))
 	}
 	r := started(t, a, func(ti *times) { ti.away = time.Minute })
-	r.answered.Store(time.Now().UnixNano())
+	r.Directory.auth.answered.Store(time.Now().UnixNano())
 	for _, u := range a.users {
 		r.resolves(u, u)
 	}
 	r.Acquire("User0")
 	r.mayNot("User0", "User1", wire.Forbidden) // at once, although the first answer did not say so
 	a.set(func() { a.away = true })
-	r.answered.Store(time.Now().Add(-2 * time.Minute).UnixNano())
+	r.Directory.auth.answered.Store(time.Now().Add(-2 * time.Minute).UnixNano())
 	r.unresolved("User50", wire.Unavailable)
 	asked := a.resolves.Load()
 	r.unresolved("User51", wire.Unavailable)
@@ -766,8 +766,8 @@ func TestManyUsers(t *testing.T) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.failed) != 0 || r.released.Len() > maxReleased {
-		t.Fatalf("%d failed, %d released", len(r.failed), r.released.Len())
+	if len(r.loads.failed) != 0 || r.released.Len() > maxReleased {
+		t.Fatalf("%d failed, %d released", len(r.loads.failed), r.released.Len())
 	}
 }
 

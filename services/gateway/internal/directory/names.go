@@ -3,7 +3,6 @@ package directory
 import (
 	"context"
 	"errors"
-	"time"
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
@@ -15,7 +14,6 @@ import (
 type name struct {
 	registered string
 	erased     bool // its user was, and nobody gets the name again
-	at         time.Time
 }
 
 var errUnknown = wire.E(wire.UnknownUser, "there is no such user")
@@ -54,15 +52,9 @@ func (d *Directory) find(ctx context.Context, spelling string) (name, error) {
 			return name{registered: spelling}, nil
 		}
 	}
-	known, ok := d.names.Get(spelling)
-	if ok {
-		good := d.times.fresh
-		if known.registered == "" {
-			good = d.times.negative
-		}
-		if time.Since(known.at) < good {
-			return known, nil
-		}
+	known, good := d.names.fresh(spelling)
+	if good {
+		return known, nil
 	}
 	clean, err := room.Name(spelling)
 	if err != nil {
@@ -74,56 +66,12 @@ func (d *Directory) find(ctx context.Context, spelling string) (name, error) {
 			return name{registered: registered}, nil
 		}
 	}
-	found, err := d.ask(ctx, folded, clean, known.registered != "")
-	if err != nil && known.registered != "" {
-		return known, nil // old is better than nothing
-	}
-	if err != nil {
-		return name{}, err
-	}
-	d.names.Add(spelling, found)
-	if found.registered != "" {
-		d.names.Add(found.registered, found)
-	}
-	return found, nil
+	return d.names.ask(ctx, spelling, folded, known.registered != "", d.times.patience, func(ctx context.Context) (name, error) { return d.askAuth(ctx, clean) })
 }
 
-// ask asks auth, once for all who ask for the same name at a time. Who has an old answer waits but a moment.
-func (d *Directory) ask(ctx context.Context, folded, clean string, hasOld bool) (name, error) {
-	if !d.available() {
-		return name{}, rpc.ErrUnavailable
-	}
-	ch := d.calls.DoChan(folded, func() (any, error) { return d.askAuth(clean) })
-	var enough <-chan time.Time
-	if hasOld {
-		t := time.NewTimer(d.times.patience)
-		defer t.Stop()
-		enough = t.C
-	}
-	select {
-	case r := <-ch:
-		if r.Err != nil {
-			return name{}, r.Err
-		}
-		return r.Val.(name), nil //nolint:forcetypeassert // see askAuth
-	case <-enough:
-	case <-ctx.Done():
-	}
-	return name{}, rpc.ErrUnavailable
-}
-
-// askAuth has a context of its own: whoever asked first may leave while others wait.
-func (d *Directory) askAuth(clean string) (name, error) {
-	ctx, cancel := context.WithTimeout(d.base, d.times.call)
-	defer cancel()
-	select {
-	case d.slots <- struct{}{}:
-		defer func() { <-d.slots }()
-	case <-ctx.Done():
-		return name{}, rpc.ErrUnavailable
-	}
-	r, err := question(d, func() (api.ResolveResponse, error) {
-		return d.client.AuthResolve(ctx, api.ResolveRequest{Names: []string{clean}})
+func (d *Directory) askAuth(ctx context.Context, clean string) (name, error) {
+	r, err := question(&d.auth, func() (api.ResolveResponse, error) {
+		return d.auth.AuthResolve(ctx, api.ResolveRequest{Names: []string{clean}})
 	})
 	if err == nil && len(r.Usernames) != 1 {
 		err = errors.New("auth answered another question")
@@ -134,15 +82,18 @@ func (d *Directory) askAuth(clean string) (name, error) {
 		return name{}, rpc.ErrUnavailable
 	case r.Usernames[0] != "":
 		d.m.lookups.WithLabelValues("ok").Inc()
-		return name{registered: r.Usernames[0], at: time.Now()}, nil
+		out := name{registered: r.Usernames[0]}
+		d.names.put(out.registered, out)
+		return out, nil
 	}
 	d.m.lookups.WithLabelValues("unknown").Inc()
-	out := name{at: time.Now()}
+	var out name
 	if len(r.Erased) == 1 && r.Erased[0] != "" {
 		out.registered, out.erased = r.Erased[0], true
+		d.names.put(out.registered, out)
 	}
 	return out, nil
 }
 
 // forget drops an erased name. Other spellings of it run out by themselves.
-func (d *Directory) forget(registered string) { d.names.Remove(registered) }
+func (d *Directory) forget(registered string) { d.names.rows.Remove(registered) }

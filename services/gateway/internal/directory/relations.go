@@ -77,7 +77,7 @@ func (d *Directory) Release(user string) {
 		return
 	}
 	d.held.Delete(user)
-	delete(d.failed, e)
+	delete(d.loads.failed, e)
 	if rel := e.rel.Load(); rel != nil {
 		d.released.Add(user, rel)
 	}
@@ -256,9 +256,9 @@ func (d *Directory) enqueue(e *entry) {
 		return
 	}
 	e.queued = true
-	d.queue = append(d.queue, e)
-	if d.workers < maxCalls {
-		d.workers++
+	d.loads.queue = append(d.loads.queue, e)
+	if d.loads.workers < maxCalls {
+		d.loads.workers++
 		go d.work()
 	}
 }
@@ -267,15 +267,15 @@ func (d *Directory) enqueue(e *entry) {
 func (d *Directory) work() {
 	for {
 		d.mu.Lock()
-		if len(d.queue) == 0 {
-			d.workers--
-			d.queue = nil
+		if len(d.loads.queue) == 0 {
+			d.loads.workers--
+			d.loads.queue = nil
 			d.mu.Unlock()
 			return
 		}
-		e := d.queue[0]
-		d.queue[0] = nil
-		d.queue = d.queue[1:]
+		e := d.loads.queue[0]
+		d.loads.queue[0] = nil
+		d.loads.queue = d.loads.queue[1:]
 		e.queued = false
 		gone := e.refs < 1
 		d.mu.Unlock()
@@ -295,10 +295,10 @@ func (d *Directory) fetch(e *entry) (answered bool) {
 	defer e.finish()
 	err := error(rpc.ErrUnavailable)
 	var r api.Relations
-	if d.available() {
+	if d.auth.available() {
 		ctx, cancel := context.WithTimeout(d.base, d.times.call)
-		r, err = question(d, func() (api.Relations, error) {
-			return d.client.AuthRelations(ctx, api.RelationsRequest{Username: e.user})
+		r, err = question(&d.auth, func() (api.Relations, error) {
+			return d.auth.AuthRelations(ctx, api.RelationsRequest{Username: e.user})
 		})
 		cancel()
 	}
@@ -313,7 +313,7 @@ func (d *Directory) fetch(e *entry) (answered bool) {
 	default:
 		d.mu.Lock()
 		if e.refs > 0 {
-			d.failed[e] = struct{}{}
+			d.loads.failed[e] = struct{}{}
 		}
 		d.mu.Unlock()
 		return false
@@ -329,7 +329,7 @@ func (d *Directory) loaded(e *entry, rel *relations, version int64) {
 	before, late := e.loaded.Swap(true), e.done.Load()
 	e.finish() // what follows may take a while
 	if !rel.same(old) {
-		d.sightChanged(e.user)
+		d.listeners.sight(e.user)
 	}
 	switch {
 	case before:
@@ -385,8 +385,8 @@ func (d *Directory) reload(user string) (answered bool) {
 func (d *Directory) retryFailed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for e := range d.failed {
-		delete(d.failed, e)
+	for e := range d.loads.failed {
+		delete(d.loads.failed, e)
 		d.enqueue(e)
 	}
 }
@@ -428,7 +428,7 @@ func (d *Directory) differ(user string, old, now *relations, all bool) {
 	tell := func(list, less []string, added bool) {
 		for _, peer := range list {
 			if !contains(less, peer) {
-				d.tellListed(user, peer, added)
+				d.listeners.listed(user, peer, added)
 			}
 		}
 	}
@@ -456,12 +456,6 @@ func (d *Directory) exists(name string) bool {
 	defer cancel()
 	_, err := d.Resolve(ctx, name)
 	return err == nil
-}
-
-func (d *Directory) tellListed(user, peer string, added bool) {
-	for _, fn := range d.listed {
-		fn(user, peer, added)
-	}
 }
 
 // reloadPair reads the relations of the two users of an event. Whoever's were not read before has no difference: what is so now is told then,
@@ -493,16 +487,16 @@ func (d *Directory) part(e *entry, peer string) {
 		next := *rel
 		next.contacts = slices.DeleteFunc(slices.Clone(rel.contacts), func(c string) bool { return c == peer })
 		e.rel.Store(&next)
-		d.sightChanged(e.user)
+		d.listeners.sight(e.user)
 	}
-	d.tellListed(e.user, peer, false)
+	d.listeners.listed(e.user, peer, false)
 }
 
 // tellPair tells whether peer is a contact of a user whose relations were read.
 func (d *Directory) tellPair(e *entry, peer string) {
 	e.loading.Lock()
 	defer e.loading.Unlock()
-	d.tellListed(e.user, peer, e.rel.Load().allow(peer))
+	d.listeners.listed(e.user, peer, e.rel.Load().allow(peer))
 }
 
 // known are the relations of a user as far as they are known, nil for not at all.

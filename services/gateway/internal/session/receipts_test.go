@@ -211,3 +211,55 @@ func TestTypingThatWaitedTooLongIsNotTold(t *testing.T) {
 		t.Errorf("told %d times, want once", n)
 	}
 }
+
+// What the five rules of receipts are, without a session.
+func TestReceiptsAlone(t *testing.T) {
+	const again = 25 * time.Second
+	now := time.Now()
+	verified := int64(10)
+	at := func(int) int64 { return verified }
+	var r receipts
+	w := func(seq, peer int64) written { return written{room: sessiontest.AvisLisa, seq: seq, peerSeq: peer} }
+	r.wrote(w(5, 5), false)
+	r.wrote(w(4, 0), false) // older, and one's own
+	first := r.question(now, again, at)
+	if first == 0 || r.question(now.Add(again-time.Second), again, at) != 0 {
+		t.Fatal("asked not once")
+	}
+	second := r.question(now.Add(again), again, at)
+	if second == first || second == 0 {
+		t.Fatalf("asked with %d again", second)
+	}
+	if list, _ := r.answered(first); list != nil {
+		t.Fatal("the answer to an earlier question counts")
+	}
+	if other := r.name("phone"); !other || r.name("phone") {
+		t.Fatal("the device")
+	}
+	list, device := r.answered(second)
+	if len(list) != 1 || list[0] != w(5, 5) || device != "phone" {
+		t.Fatalf("confirmed %+v by %q", list, device)
+	}
+	// While a catch-up runs, what it read counts and what comes live waits; above what is verified nothing does.
+	r.catchUp(true)
+	r.wrote(w(9, 9), false)
+	r.wrote(w(7, 0), true)
+	if q := r.question(now, again, at); q == 0 {
+		t.Fatal("what was read does not count")
+	} else if list, _ := r.answered(q); len(list) != 1 || list[0].seq != 7 {
+		t.Fatalf("confirmed %+v", list)
+	}
+	verified = 8
+	r.catchUp(false)
+	if r.question(now, again, at) != 0 {
+		t.Fatal("asked about what is not verified")
+	}
+	verified = 9
+	if r.question(now, again, at) == 0 {
+		t.Fatal("not asked")
+	}
+	r.end()
+	if r.wrote(w(99, 0), false); r.unconfirmed != nil || r.asked != nil {
+		t.Fatal("something is left")
+	}
+}
