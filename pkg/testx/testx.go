@@ -3,6 +3,7 @@
 package testx
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +32,17 @@ type TB interface {
 
 // Main runs the tests of a package and fails when a goroutine outlives them. Use it as TestMain's only line.
 func Main(m *testing.M, ignore ...goleak.Option) { MainThen(m, func() {}, ignore...) }
+
+// SideBySide lets n tests of a package that say t.Parallel run at a time, unless -parallel says otherwise: tests that start servers wait most of the time,
+// and the default is the number of cores. Call it first in TestMain.
+func SideBySide(n int) {
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		if err := p.Value.Set(strconv.Itoa(n)); err != nil {
+			panic(err) // a number
+		}
+	}
+}
 
 // MainThen is Main with something to clear away after the tests.
 func MainThen(m *testing.M, clear func(), ignore ...goleak.Option) {

@@ -24,10 +24,15 @@ import (
 	"parley.example/services/history"
 )
 
-func TestMain(m *testing.M) { testx.Main(m) }
+func TestMain(m *testing.M) {
+	testx.SideBySide(4)
+	testx.Main(m)
+}
 
-// onBoth runs a test on both stores.
+// onBoth runs a test on both stores, beside other tests.
 func onBoth(t *testing.T, f func(t *testing.T, sqlURL string)) {
+	t.Helper()
+	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) { f(t, "sqlite:"+filepath.Join(t.TempDir(), "history.db")) })
 	t.Run("postgres", func(t *testing.T) { f(t, testx.Postgres(t)) })
 }

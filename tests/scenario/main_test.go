@@ -3,26 +3,18 @@
 package scenario
 
 import (
-	"flag"
 	"fmt"
-	"runtime"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"parley.example/client/wire"
+	"parley.example/pkg/testx"
 	"parley.example/tests/harness"
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		// Most scenarios wait for something most of the time.
-		if err := flag.Set("test.parallel", "6"); err != nil {
-			panic(err)
-		}
-	}
+	testx.SideBySide(6)
 	harness.Main(m)
 }
 

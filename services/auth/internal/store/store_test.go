@@ -14,12 +14,16 @@ import (
 	"parley.example/pkg/testx"
 )
 
-func TestMain(m *testing.M) { testx.Main(m) }
+func TestMain(m *testing.M) {
+	testx.SideBySide(4)
+	testx.Main(m)
+}
 
 var now = time.UnixMilli(1_700_000_000_000)
 
-// onBoth runs a test on both stores.
+// onBoth runs a test on both stores, beside other tests.
 func onBoth(t *testing.T, f func(t *testing.T, s *Store)) {
+	t.Parallel()
 	for name, url := range map[string]func(*testing.T) string{
 		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "a.db") },
 		"postgres": func(t *testing.T) string { return testx.Postgres(t) },
