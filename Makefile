@@ -15,7 +15,7 @@ TO ?=
 # Every module of the workspace.
 MODULES := $(shell sed -n 's|^\t\./||p' go.work)
 
-.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot settings npm-package module-path test-gowork-off clean
+.PHONY: help run build test test-long chaos test-kubernetes test-deps lint lint-deploy fmt conformance fuzz bench bench-long bench-web screenshots screenshot settings adr-index npm-package module-path test-gowork-off clean
 
 help: ## this list
 	@echo "Parley. make TARGET, where TARGET is one of:"
@@ -53,11 +53,12 @@ test-kubernetes: test-deps ## install, roll and break the chart on a cluster of 
 test-deps: ## install what the tests need by apt-get and npm, or say what is missing
 	@.ci/test-deps
 
-lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files
+lint: bin/staticcheck ## gofmt, go vet, staticcheck, sizes of files, the list of decisions
 	@bad=$$(gofmt -l client cmd pkg services tests); if [ -n "$$bad" ]; then echo "not formatted (make fmt):"; echo "$$bad"; exit 1; fi
 	$(GO) vet work
 	@for m in $(MODULES); do echo "staticcheck $$m"; (cd $$m && $(CURDIR)/bin/staticcheck ./...) || exit 1; done
 	@.ci/sizes
+	@.ci/adr-index | diff docs/adr/README.md - || { echo "docs/adr/README.md is not the list of decisions: make adr-index"; exit 1; }
 
 bin/staticcheck: .ci/tools/go.mod .ci/tools/go.sum
 	GOWORK=off $(GO) build -C .ci/tools -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
@@ -94,6 +95,9 @@ screenshot: ## draw the terminal client again, into docs/img/terminal.svg
 
 settings: ## write what parley config prints into docs/operations.md
 	cd cmd/parley && $(GO) test -count=1 -run '^TestOperationsListsEverySetting$$' . -write-settings
+
+adr-index: ## write the list of decisions, docs/adr/README.md
+	@.ci/adr-index >docs/adr/README.md
 
 npm-package: test-deps ## the JavaScript SDK with its types, as bin/parley-client-VERSION.tgz
 	@mkdir -p bin
