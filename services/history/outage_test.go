@@ -201,7 +201,7 @@ func TestAnnouncements(t *testing.T) {
 		for len(ch) > 0 {
 			<-ch
 		}
-		r = launch(t, n.ClientURL(), sqlURL)
+		launch(t, n.ClientURL(), sqlURL)
 		if a := next(); a.From != 1500 || a.To != 1500 {
 			t.Errorf("after a restart %+v", a)
 		}
