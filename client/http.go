@@ -54,28 +54,25 @@ func Peer(room, user string) string {
 	return a
 }
 
-// Tokens is what a login gives. Keep the refresh token secret: each is good until what it was traded for is used.
-type Tokens struct {
-	AccessToken  string `json:"access_token"`
-	RefreshToken string `json:"refresh_token,omitempty"`
-	ExpiresIn    int64  `json:"expires_in"` // seconds
-	Username     string `json:"username"`   // registered form
-}
-
-type credentials struct {
-	Username string `json:"username"`
-	Password string `json:"password"`
-}
+// What requests are answered with is the same for the server; see package wire.
+type (
+	Tokens            = wire.Tokens
+	Contact           = wire.ContactInfo
+	ContactsPage      = wire.ContactsPage
+	Conversation      = wire.Conversation
+	ConversationsPage = wire.ConversationsPage
+	MessagesPage      = wire.MessagesPage
+)
 
 // Register makes a user. Errors: invalid_username, invalid_argument (password too short), username_taken.
 func (c *Client) Register(ctx context.Context, username, password string) error {
-	return c.do(ctx, http.MethodPost, "/v1/users", "", credentials{username, password}, nil)
+	return c.do(ctx, http.MethodPost, "/v1/users", "", wire.Credentials{Username: username, Password: password}, nil)
 }
 
 // Login opens a session. Error: unauthenticated, also where there is no such user.
 func (c *Client) Login(ctx context.Context, username, password string) (*Session, error) {
 	var t Tokens
-	if err := c.do(ctx, http.MethodPost, "/v1/sessions", "", credentials{username, password}, &t); err != nil {
+	if err := c.do(ctx, http.MethodPost, "/v1/sessions", "", wire.Credentials{Username: username, Password: password}, &t); err != nil {
 		return nil, err
 	}
 	return c.Session(t), nil
@@ -128,12 +125,7 @@ func (c *Client) do(ctx context.Context, method, path, token string, body, out a
 // problem reads an application/problem+json answer (RFC 9457). An answer without one, of a proxy perhaps, gets
 // the code that fits its status.
 func problem(resp *http.Response) *wire.Error {
-	var p struct {
-		Code         wire.Code `json:"code"`
-		Title        string    `json:"title"`
-		Detail       string    `json:"detail"`
-		RetryAfterMS int64     `json:"retry_after_ms"`
-	}
+	var p wire.Problem
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // a cut text still says something
 	_ = json.Unmarshal(b, &p)                             // not JSON: the status speaks
 	e := &wire.Error{Code: p.Code, Message: p.Detail, RetryAfterMS: p.RetryAfterMS}

@@ -119,7 +119,7 @@ const (
 func (s *Session) trade(ctx context.Context, refresh string) (t Tokens, err error) {
 	for try := 1; ; try++ {
 		once, cancel := context.WithTimeout(ctx, tradeTime)
-		err = s.c.do(once, http.MethodPost, "/v1/sessions/refresh", "", map[string]string{"refresh_token": refresh}, &t)
+		err = s.c.do(once, http.MethodPost, "/v1/sessions/refresh", "", wire.RefreshToken{RefreshToken: refresh}, &t)
 		cancel()
 		var said *wire.Error
 		if err == nil || errors.As(err, &said) || try == tradeTries {
@@ -154,20 +154,6 @@ func (s *Session) Logout(ctx context.Context) error {
 	return s.do(ctx, http.MethodDelete, "/v1/sessions/current", nil, nil)
 }
 
-// Contact is a user that one may chat with.
-type Contact struct {
-	Username string          `json:"username"`
-	Room     string          `json:"room"`
-	Online   *bool           `json:"online"`    // nil: the server cannot tell now
-	LastSeen *wire.Timestamp `json:"last_seen"` // nil: not known
-}
-
-// ContactsPage is a page; Next goes into ContactsQuery.After, "" is the end.
-type ContactsPage struct {
-	Contacts []Contact `json:"contacts"`
-	Next     string    `json:"next"`
-}
-
 // ContactsQuery narrows a list of contacts; the zero value asks for the first page of all.
 type ContactsQuery struct {
 	Prefix, After string
@@ -181,38 +167,11 @@ func (s *Session) Contacts(ctx context.Context, q ContactsQuery) (ContactsPage, 
 	return out, err
 }
 
-// Conversation is a room as its user sees it. The seqs are the markers of both.
-type Conversation struct {
-	Room             string        `json:"room"`
-	Peer             string        `json:"peer"`
-	LastMessage      *wire.Message `json:"last_message"`
-	Unread           int64         `json:"unread"`
-	ReadSeq          int64         `json:"read_seq"`
-	DeliveredSeq     int64         `json:"delivered_seq"`
-	PeerReadSeq      int64         `json:"peer_read_seq"`
-	PeerDeliveredSeq int64         `json:"peer_delivered_seq"`
-}
-
-// ConversationsPage is a page; Next goes into the next call, "" is the end.
-type ConversationsPage struct {
-	Conversations []Conversation `json:"conversations"`
-	Next          string         `json:"next"`
-	Behind        bool           `json:"behind,omitempty"` // as in MessagesPage
-}
-
 // Conversations lists the user's, the youngest first.
 func (s *Session) Conversations(ctx context.Context, after string, limit int) (ConversationsPage, error) {
 	var out ConversationsPage
 	err := s.do(ctx, http.MethodGet, "/v1/conversations"+query("after", after, "limit", number(limit)), nil, &out)
 	return out, err
-}
-
-// MessagesPage is oldest first; More: there are more in the asked direction. Behind: the server's history is more than a second behind, and
-// the youngest messages may be missing.
-type MessagesPage struct {
-	Messages []wire.Message `json:"messages"`
-	More     bool           `json:"more"`
-	Behind   bool           `json:"behind,omitempty"`
 }
 
 // MessagesQuery says where in a room to read: the messages before a seq, after one (0: from the first on), or,

@@ -263,7 +263,7 @@ func gatewayKilled(t *testing.T, c *crowd) {
 	// last_seen is that of the last heartbeat, not of the discovery.
 	for _, row := range contacts(t, c.v, c.users[0].In(t), at(c.v, 0), 1000) {
 		if i := slices.IndexFunc(c.users, func(u *harness.User) bool { return u.Name == row.Username }); i >= 1200 {
-			if row.LastSeen == nil || row.LastSeen.After(fault.Add(time.Second)) || row.LastSeen.Before(fault.Add(-4*time.Second)) {
+			if row.LastSeen.IsZero() || row.LastSeen.After(fault.Add(time.Second)) || row.LastSeen.Before(fault.Add(-4*time.Second)) {
 				t.Errorf("%s, whose gateway was killed at %s, was last seen at %v", row.Username, fault.UTC().Format(time.StampMilli), row.LastSeen)
 				break
 			}

@@ -335,7 +335,7 @@ func (c *chat) who(ctx context.Context) {
 			state = "unknown"
 		case *ct.Online:
 			state = "online"
-		case ct.LastSeen != nil && !ct.LastSeen.IsZero():
+		case !ct.LastSeen.IsZero():
 			state = "last seen " + ct.LastSeen.Local().Format("2006-01-02 15:04")
 		}
 		c.screen.line("* %s: %s", ct.Username, state)

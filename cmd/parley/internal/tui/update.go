@@ -106,7 +106,7 @@ func (p *program) contacts(msg contacts) tea.Cmd {
 	var open tea.Cmd
 	for _, c := range msg.list {
 		x := p.person(c.Username)
-		if c.LastSeen != nil && !c.LastSeen.IsZero() {
+		if !c.LastSeen.IsZero() {
 			x.lastSeen = c.LastSeen.Time
 		}
 		if c.Online != nil && x.state == unknown && !p.partial { // else nobody would tell when it changes

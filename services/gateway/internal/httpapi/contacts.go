@@ -11,25 +11,6 @@ import (
 	"parley.example/pkg/token"
 )
 
-// Contact is one row of GET /v1/contacts.
-type Contact struct {
-	Username string         `json:"username"`
-	Room     string         `json:"room"`
-	Online   *bool          `json:"online"`             // nil: nobody can tell now
-	LastSeen wire.Timestamp `json:"last_seen,omitzero"` // absent when online or not known
-}
-
-// ContactsPage answers GET /v1/contacts.
-type ContactsPage struct {
-	Contacts []Contact `json:"contacts"`
-	Next     string    `json:"next,omitempty"`
-}
-
-// ContactState answers PUT /v1/contacts/{username}.
-type ContactState struct {
-	State string `json:"state"` // "requested" until the other one asks too, then "contact"
-}
-
 const (
 	contactsDefault = 100
 	contactsMost    = 1000 // also the most that LastSeen answers at once
@@ -50,14 +31,14 @@ func (h *handler) contacts(w http.ResponseWriter, r *http.Request, c token.Claim
 	if err != nil {
 		return err
 	}
-	out := ContactsPage{Contacts: make([]Contact, 0, len(page.Usernames)), Next: page.Next}
+	out := wire.ContactsPage{Contacts: make([]wire.ContactInfo, 0, len(page.Usernames)), Next: page.Next}
 	away := make([]string, 0, len(page.Usernames))
 	for _, name := range page.Usernames {
 		pair, err := room.Of(c.Username, name)
 		if err != nil {
 			continue // oneself
 		}
-		row := Contact{Username: name, Room: pair.String()}
+		row := wire.ContactInfo{Username: name, Room: pair.String()}
 		if online, known := h.Presence.IsOnline(name); known {
 			row.Online = &online
 		}
@@ -119,7 +100,7 @@ func (h *handler) putContact(w http.ResponseWriter, r *http.Request, c token.Cla
 	if resp.State == "" {
 		resp.State = "contact" // where everyone is
 	}
-	return writeJSON(w, http.StatusOK, ContactState(resp))
+	return writeJSON(w, http.StatusOK, wire.ContactState(resp))
 }
 
 func (h *handler) deleteContact(w http.ResponseWriter, r *http.Request, c token.Claims) error {

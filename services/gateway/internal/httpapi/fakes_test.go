@@ -251,12 +251,12 @@ type reply struct {
 	body []byte
 }
 
-func (r reply) problem(t *testing.T) Problem {
+func (r reply) problem(t *testing.T) wire.Problem {
 	t.Helper()
 	if ct := r.Header.Get("Content-Type"); ct != "application/problem+json" {
 		t.Fatalf("status %d with Content-Type %q, body %q", r.StatusCode, ct, r.body)
 	}
-	var p Problem
+	var p wire.Problem
 	if err := json.Unmarshal(r.body, &p); err != nil {
 		t.Fatal(err)
 	}

@@ -289,7 +289,7 @@ func TestRefusal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var p Problem
+	var p wire.Problem
 	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
 		t.Fatal(err)
 	}

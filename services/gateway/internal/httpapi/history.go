@@ -9,32 +9,6 @@ import (
 	"parley.example/pkg/token"
 )
 
-// MessagesPage answers GET /v1/rooms/{room}/messages, oldest first.
-type MessagesPage struct {
-	Messages []wire.Message `json:"messages"`
-	More     bool           `json:"more"` // in the direction that was asked for
-	Behind   bool           `json:"behind,omitempty"`
-}
-
-// Conversation is one row of GET /v1/conversations.
-type Conversation struct {
-	Room             string        `json:"room"`
-	Peer             string        `json:"peer"`
-	LastMessage      *wire.Message `json:"last_message,omitempty"`
-	Unread           int64         `json:"unread"`
-	ReadSeq          int64         `json:"read_seq"`
-	DeliveredSeq     int64         `json:"delivered_seq"`
-	PeerReadSeq      int64         `json:"peer_read_seq"`
-	PeerDeliveredSeq int64         `json:"peer_delivered_seq"`
-}
-
-// ConversationsPage answers GET /v1/conversations, the one with the youngest message first.
-type ConversationsPage struct {
-	Conversations []Conversation `json:"conversations"`
-	Next          string         `json:"next,omitempty"`
-	Behind        bool           `json:"behind,omitempty"`
-}
-
 const (
 	historyDefault = 50
 	historyMost    = 200
@@ -58,9 +32,9 @@ func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.
 		peers = append(peers, v.Peer)
 	}
 	unseen := h.Directory.Unseen(r.Context(), c.Username, peers)
-	out := ConversationsPage{Conversations: make([]Conversation, 0, len(page.Conversations)), Next: page.Next, Behind: page.Behind}
+	out := wire.ConversationsPage{Conversations: make([]wire.Conversation, 0, len(page.Conversations)), Next: page.Next, Behind: page.Behind}
 	for _, v := range page.Conversations {
-		row := Conversation{Room: v.Room, Peer: v.Peer, Unread: v.Unread, ReadSeq: v.ReadSeq, DeliveredSeq: v.DeliveredSeq}
+		row := wire.Conversation{Room: v.Room, Peer: v.Peer, Unread: v.Unread, ReadSeq: v.ReadSeq, DeliveredSeq: v.DeliveredSeq}
 		if !unseen[v.Peer] { // the peer's markers tell when it was there
 			row.PeerReadSeq, row.PeerDeliveredSeq = v.PeerReadSeq, v.PeerDeliveredSeq
 		}
@@ -93,7 +67,7 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 	if err != nil {
 		return err
 	}
-	out := MessagesPage{Messages: []wire.Message{}}
+	out := wire.MessagesPage{Messages: []wire.Message{}}
 	req := api.PageRequest{A: pair.A, B: pair.B, Before: before, Limit: limit, MinApplied: h.Routed()}
 	if hasAfter {
 		req.After = &after

@@ -151,9 +151,9 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		code any
 		omit []string // fields that this use of the type does not have
 	}{
-		"Credentials": {code: Credentials{}}, "RefreshToken": {code: RefreshToken{}}, "User": {code: api.User{}}, "Tokens": {code: api.Tokens{}},
-		"Contact": {code: Contact{}}, "ContactsPage": {code: ContactsPage{}}, "ContactState": {code: ContactState{}}, "Message": {code: wire.Message{}},
-		"MessagesPage": {code: MessagesPage{}}, "Conversation": {code: Conversation{}}, "ConversationsPage": {code: ConversationsPage{}}, "Problem": {code: Problem{}},
+		"Credentials": {code: wire.Credentials{}}, "RefreshToken": {code: wire.RefreshToken{}}, "User": {code: wire.User{}}, "Tokens": {code: wire.Tokens{}},
+		"Contact": {code: wire.ContactInfo{}}, "ContactsPage": {code: wire.ContactsPage{}}, "ContactState": {code: wire.ContactState{}}, "Message": {code: wire.Message{}},
+		"MessagesPage": {code: wire.MessagesPage{}}, "Conversation": {code: wire.Conversation{}}, "ConversationsPage": {code: wire.ConversationsPage{}}, "Problem": {code: wire.Problem{}},
 		"SeedCredentials": {legacyCredentials{}, []string{"user_token_terminate"}}, "SeedKill": {code: legacyCredentials{}},
 		"SeedToken": {legacy.Result{}, []string{"error"}}, "SeedRefusal": {legacy.Result{}, []string{"token", "error"}}, "SeedSuccess": {legacy.Result{}, []string{"token", "error"}},
 		"SeedError": {legacy.Result{}, []string{"result", "token"}}, "SeedProblem": {legacy.Result{}, []string{"token"}}, "SeedContactsList": {code: legacy.ContactsList{}},

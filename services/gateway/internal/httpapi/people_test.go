@@ -129,7 +129,7 @@ func TestPairs(t *testing.T) {
 	delete(w.fail, "put_contact")
 	for state, want := range map[string]string{"requested": "requested", "contact": "contact", "": "contact"} {
 		w.state = state
-		if got := decode[ContactState](t, ask(h, "PUT", "/v1/contacts/lisa", "Avi", "")); got.State != want {
+		if got := decode[wire.ContactState](t, ask(h, "PUT", "/v1/contacts/lisa", "Avi", "")); got.State != want {
 			t.Errorf("state %q for %q", got.State, state)
 		}
 	}

@@ -12,16 +12,6 @@ import (
 	"parley.example/client/wire"
 )
 
-// Problem is the body of every error (RFC 9457).
-type Problem struct {
-	Type         string    `json:"type"` // names the code: urn:parley:error:<code>
-	Title        string    `json:"title"`
-	Status       int       `json:"status"`
-	Detail       string    `json:"detail"`
-	Code         wire.Code `json:"code"`
-	RetryAfterMS int64     `json:"retry_after_ms,omitempty"`
-}
-
 // problemType is the prefix of Problem.Type.
 const problemType = "urn:parley:error:"
 
@@ -75,7 +65,7 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 func problem(e *wire.Error, status int, retry int64) []byte {
-	body, _ := json.Marshal(Problem{ // plain fields
+	body, _ := json.Marshal(wire.Problem{ // plain fields
 		Type: problemType + string(e.Code), Title: title(e.Code), Status: status, Detail: e.Message,
 		Code: e.Code, RetryAfterMS: retry,
 	})

@@ -10,20 +10,9 @@ import (
 	"parley.example/pkg/token"
 )
 
-// Credentials is the body of POST /v1/users and POST /v1/sessions.
-type Credentials struct {
-	Username string `json:"username"`
-	Password string `json:"password"`
-}
-
-// RefreshToken is the body of POST /v1/sessions/refresh.
-type RefreshToken struct {
-	RefreshToken string `json:"refresh_token"`
-}
-
 // credentials reads the body; tidy is applied to the name before it is looked at.
 func (h *handler) credentials(w http.ResponseWriter, r *http.Request, tidy func(string) string) (api.Credentials, error) {
-	var c Credentials
+	var c wire.Credentials
 	if err := readJSON(w, r, &c); err != nil {
 		return api.Credentials{}, err
 	}
@@ -49,7 +38,7 @@ func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, u)
+	return writeJSON(w, http.StatusCreated, wire.User(u))
 }
 
 func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
@@ -61,11 +50,11 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, t)
+	return writeJSON(w, http.StatusCreated, wire.Tokens(t))
 }
 
 func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
-	var b RefreshToken
+	var b wire.RefreshToken
 	if err := readJSON(w, r, &b); err != nil {
 		return err
 	}
@@ -76,7 +65,7 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, t)
+	return writeJSON(w, http.StatusCreated, wire.Tokens(t))
 }
 
 func (h *handler) logout(w http.ResponseWriter, r *http.Request, c token.Claims) error {
