@@ -85,7 +85,7 @@ var shown = map[string]struct{ file, test string }{
 	"UnknownUser":        {"tests/scenario/input_test.go", "badRooms"},
 	"InvalidUsername":    {"services/gateway/internal/httpapi/people_test.go", "TestPairs"},
 	"IDConflict":         {"tests/scenario/ids_test.go", "clientIDs"},
-	"TooManyConnections": {"services/gateway/internal/session/room_test.go", "TestLivingConnectionsOfAUserStay"},
+	"TooManyConnections": {"services/gateway/internal/connections/connections_test.go", "TestLivingConnectionsOfAUserStay"},
 	"RateLimited":        {"services/auth/login_test.go", "TestThrottle"},
 	"Unavailable":        {"services/gateway/internal/bus/publish_test.go", "TestRefused"},
 	"Internal":           {"services/gateway/internal/httpapi/handler_test.go", "TestErrors"},
