@@ -23,9 +23,9 @@ var demoUsers = []struct {
 	{"Leonid", "", false},
 }
 
-// SeedDemoUsers adds the demo users that are missing, for an installation to try things out with. Their passwords
+// AddDemoUsers adds the demo users that are missing, for an installation to try things out with. Their passwords
 // are public. It waits until the schema is there, so Run must be running.
-func (s *Service) SeedDemoUsers(ctx context.Context) error {
+func (s *Service) AddDemoUsers(ctx context.Context) error {
 	if err := s.waitMigrated(ctx); err != nil {
 		return err
 	}

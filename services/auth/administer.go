@@ -59,7 +59,7 @@ func OpenAdmin(sql sqldb.Config, nc *nats.Conn, log *slog.Logger) (*Admin, error
 	return &Admin{
 		store: st, buckets: b, announce: announce, close: st.Close,
 		logins: &login.Service{
-			Store: st, Pool: pool, Revoker: b, Lives: login.Lives{Access: life, Refresh: life, Seed: life},
+			Store: st, Pool: pool, Revoker: b, Lives: login.Lives{Access: life, Refresh: life, Legacy: life},
 			Log: log, Announce: announce, Now: time.Now, Metrics: metrics,
 		},
 	}, nil

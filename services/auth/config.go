@@ -36,7 +36,7 @@ type Config struct {
 	RefreshTTL time.Duration `cfg:"refresh-ttl" default:"720h" help:"life of a refresh token that is not used"`
 	// 5 s: two tabs that ask at the same moment are closer than that on any network on which one can chat.
 	RefreshGrace time.Duration `cfg:"refresh-grace" default:"5s" help:"a refresh token is taken for so long yet after the first use of what it was traded for (two tabs ask at the same time); later it ends the login as stolen"`
-	SeedTTL      time.Duration `cfg:"seed-token-ttl" default:"720h" help:"life of a token of the old clients, which cannot refresh"`
+	LegacyTTL    time.Duration `cfg:"seed-token-ttl" default:"720h" help:"life of a token of the old clients, which cannot refresh"`
 
 	Mode           string `cfg:"directory-mode" default:"everyone" help:"everyone: all users are contacts; roster: contacts by consent of both"`
 	DirectoryLimit int    `cfg:"directory-limit" default:"1000" help:"up to so many users, gateways hold the whole list of names"`
@@ -68,7 +68,7 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		name string
 		v    time.Duration
-	}{{"access-ttl", c.AccessTTL}, {"refresh-ttl", c.RefreshTTL}, {"seed-token-ttl", c.SeedTTL}} {
+	}{{"access-ttl", c.AccessTTL}, {"refresh-ttl", c.RefreshTTL}, {"seed-token-ttl", c.LegacyTTL}} {
 		if d.v < time.Second || d.v > token.MaxLife {
 			errs = append(errs, fmt.Errorf("%s: %s is not between a second and a year", d.name, d.v))
 		}

@@ -1,6 +1,6 @@
 package auth
 
-// DemoUser is one of the users that SeedDemoUsers adds. Password is "" for one that nobody can log in as.
+// DemoUser is one of the users that AddDemoUsers adds. Password is "" for one that nobody can log in as.
 type DemoUser struct {
 	Username string
 	Password string

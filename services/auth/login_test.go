@@ -244,7 +244,7 @@ func TestDemoUsers(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url)
 		for range 2 {
-			if err := r.svc.SeedDemoUsers(t.Context()); err != nil {
+			if err := r.svc.AddDemoUsers(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -123,7 +123,7 @@ func TestNATSLosesTheBuckets(t *testing.T) {
 
 func TestTTLOfTheBucketNeverShrinks(t *testing.T) {
 	n := testx.NatsServer(t)
-	long := launch(t, n, "sqlite:"+filepath.Join(t.TempDir(), "a.db"), func(c *auth.Config) { c.SeedTTL = 2000 * time.Hour })
+	long := launch(t, n, "sqlite:"+filepath.Join(t.TempDir(), "a.db"), func(c *auth.Config) { c.LegacyTTL = 2000 * time.Hour })
 	testx.Eventually(t, "ready", 20*time.Second, func() bool { return long.svc.Ready() == nil })
 	short := launch(t, n, "sqlite:"+filepath.Join(t.TempDir(), "b.db"))
 	testx.Eventually(t, "ready", 20*time.Second, func() bool { return short.svc.Ready() == nil })

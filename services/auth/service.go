@@ -107,7 +107,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, errors.Join(err, s.admin.Close(), s.store.Close())
 	}
 	natsconn.Observe(s.nc, "auth", deps.Registry)
-	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Seed: cfg.SeedTTL, Grace: cfg.RefreshGrace}
+	lives := login.Lives{Access: cfg.AccessTTL, Refresh: cfg.RefreshTTL, Legacy: cfg.LegacyTTL, Grace: cfg.RefreshGrace}
 	if s.buckets, err = buckets.New(s.nc, cfg.Replicas, lives.Longest()); err != nil {
 		s.nc.Close()
 		return nil, errors.Join(err, s.admin.Close(), s.store.Close())

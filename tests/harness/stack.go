@@ -40,7 +40,7 @@ type Stack struct {
 	users    map[string]string // of NATS, with their passwords; nil: it asks nobody who they are
 	hashing  chan struct{}     // slots: scenarios side by side are no login storm
 
-	Seed     []byte        // of the key that signs tokens
+	Secret   []byte        // 32 bytes: the key that signs tokens
 	Node     *testx.Nats   // the NATS server, when there is one
 	Cluster  *testx.Routed // or the cluster
 	Postgres *testx.Pg     // nil with SQLite
@@ -78,12 +78,12 @@ var defaults = map[string]string{
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
 	o.Gateways, o.Nats, o.Presence = max(o.Gateways, 1), max(o.Nats, 1), max(o.Presence, 1)
-	s := &Stack{t: t, settings: maps.Clone(defaults), Seed: make([]byte, 32), hashing: make(chan struct{}, 2)}
+	s := &Stack{t: t, settings: maps.Clone(defaults), Secret: make([]byte, 32), hashing: make(chan struct{}, 2)}
 	transport := &http.Transport{MaxIdleConnsPerHost: 16}
 	s.http = &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
-	_, _ = rand.Read(s.Seed) // never fails (crypto/rand)
-	s.settings["token-key"] = base64.StdEncoding.EncodeToString(s.Seed)
+	_, _ = rand.Read(s.Secret) // never fails (crypto/rand)
+	s.settings["token-key"] = base64.StdEncoding.EncodeToString(s.Secret)
 	s.settings["nats-replicas"] = strconv.Itoa(o.Nats)
 	s.startStores(o)
 	maps.Copy(s.settings, o.Settings)

@@ -42,7 +42,7 @@ func (v *View) Client(base string) *client.Client {
 func (v *View) User(base string) *User {
 	v.t.Helper()
 	u := &User{Name: v.Register(base), v: v}
-	if v.Seed == nil {
+	if v.Secret == nil {
 		return v.Login(u.Name)
 	}
 	u.Tokens = client.Tokens{AccessToken: u.Mint(time.Now().Add(time.Hour)), ExpiresIn: 3600, Username: u.Name}
@@ -110,7 +110,7 @@ func (u *User) Mint(expires time.Time) string {
 }
 
 // Key is the deployment's signing key.
-func (s *Stack) Key() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(s.Seed) }
+func (s *Stack) Key() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(s.Secret) }
 
 // Sign signs claims with it.
 func (v *View) Sign(c token.Claims) string {

@@ -259,7 +259,7 @@ func (p *parts) announce(ctx context.Context, demo bool, greet func() error) err
 		}
 	}
 	if demo {
-		if err := p.auth.SeedDemoUsers(ctx); err != nil {
+		if err := p.auth.AddDemoUsers(ctx); err != nil {
 			return err
 		}
 	}

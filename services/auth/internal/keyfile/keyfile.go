@@ -14,17 +14,17 @@ import (
 	"strings"
 )
 
-// ErrSeed says what a key looks like. It never quotes the text.
-var ErrSeed = errors.New("a signing key is 32 bytes in base64")
+// ErrKey says what a key looks like. It never quotes the text.
+var ErrKey = errors.New("a signing key is 32 bytes in base64")
 
-// Parse reads a key: base64 of the 32 bytes of an Ed25519 seed, in any of base64's usual alphabets.
+// Parse reads a key: base64 of 32 bytes, the secret of an Ed25519 key (RFC 8032), in any of base64's usual alphabets.
 func Parse(text string) (ed25519.PrivateKey, error) {
 	text = strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSpace(text)), "=")
-	seed, err := base64.RawStdEncoding.DecodeString(text)
-	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, ErrSeed
+	secret, err := base64.RawStdEncoding.DecodeString(text)
+	if err != nil || len(secret) != ed25519.SeedSize {
+		return nil, ErrKey
 	}
-	return ed25519.NewKeyFromSeed(seed), nil
+	return ed25519.NewKeyFromSeed(secret), nil
 }
 
 // Load reads the key in the file at path, and makes file and key when there is none. Of several processes that
@@ -58,9 +58,9 @@ func create(path string) error {
 		return fmt.Errorf("make the signing key: %w", err)
 	}
 	defer os.Remove(f.Name())
-	seed := make([]byte, ed25519.SeedSize)
-	_, _ = rand.Read(seed) // it never fails
-	_, err = fmt.Fprintln(f, base64.StdEncoding.EncodeToString(seed))
+	secret := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(secret) // it never fails
+	_, err = fmt.Fprintln(f, base64.StdEncoding.EncodeToString(secret))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write the signing key: %w", err)
 	}

@@ -33,20 +33,20 @@ const (
 type Lives struct {
 	Access  time.Duration // of an access token
 	Refresh time.Duration // of a refresh token; each use begins it anew
-	Seed    time.Duration // of an access token of the seed's clients, which cannot refresh
+	Legacy  time.Duration // of an access token of the old clients, which cannot refresh
 	Grace   time.Duration // of a refresh token after the first use of what it was traded for
 }
 
 // Of is the life of an access token of that scope.
 func (l Lives) Of(scope string) time.Duration {
 	if scope == token.ScopeLegacy {
-		return l.Seed
+		return l.Legacy
 	}
 	return l.Access
 }
 
 // Longest life of any access token.
-func (l Lives) Longest() time.Duration { return max(l.Access, l.Seed) }
+func (l Lives) Longest() time.Duration { return max(l.Access, l.Legacy) }
 
 // Revoker makes access tokens void at every gateway: those of a login, or those of a user's logins that began up to then.
 type Revoker interface {
@@ -272,7 +272,7 @@ func (s *Service) check(ctx context.Context, name, pw string) (store.User, bool,
 
 func (s *Service) begin(ctx context.Context, u store.User, scope string) (api.Tokens, error) {
 	now := s.Now()
-	l := store.Login{SID: random(16), User: u, Scope: scope, Created: now, Expires: now.Add(s.Lives.Seed)}
+	l := store.Login{SID: random(16), User: u, Scope: scope, Created: now, Expires: now.Add(s.Lives.Legacy)}
 	refresh := ""
 	if scope != token.ScopeLegacy {
 		refresh = random(32)

@@ -1,4 +1,4 @@
-package seed
+package legacy
 
 import (
 	"encoding/json"

@@ -1,6 +1,6 @@
-// Package seed shows that the clients of the system before Parley work unchanged: it drives their real libraries, python-socketio and
+// Package legacy shows that the clients of the system before Parley work unchanged: it drives their real libraries, python-socketio and
 // socket.io-client, against the real server. Nothing here knows the protocol below them.
-package seed
+package legacy
 
 import (
 	"cmp"

@@ -1,4 +1,4 @@
-package seed
+package legacy
 
 import (
 	"bufio"
@@ -102,7 +102,7 @@ func (l library) command(base string) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("%w; %s", err, whatToDo)
 	}
 	if _, err := os.Stat("node_modules/socket.io-client"); err != nil {
-		return nil, fmt.Errorf("`npm ci` was not run in tests/seed: %w; %s", err, whatToDo)
+		return nil, fmt.Errorf("`npm ci` was not run in tests/legacy: %w; %s", err, whatToDo)
 	}
 	return exec.Command("node", "driver.mjs", base), nil
 }
