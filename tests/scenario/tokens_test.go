@@ -78,7 +78,7 @@ func forged(t *testing.T, e *env, u *harness.User) map[string]string {
 		"another key under our key id": stolenID + "." + base64.RawURLEncoding.EncodeToString(sig),
 		"another user's claims":        parts[0] + "." + otherParts[1] + "." + parts[2],
 		"without a signature":          parts[0] + "." + parts[1] + ".",
-		"the seed's scope":             e.Sign(token.Claims{Username: u.Name, UID: 1, SID: "s", Scope: token.ScopeLegacy, Issued: time.Now(), Expires: time.Now().Add(time.Hour)}),
+		"the old clients' scope":             e.Sign(token.Claims{Username: u.Name, UID: 1, SID: "s", Scope: token.ScopeLegacy, Issued: time.Now(), Expires: time.Now().Add(time.Hour)}),
 		"a refresh token":              u.Tokens.RefreshToken,
 		"of 100 KB":                    strings.Repeat("x", 100_000),
 	}
@@ -109,7 +109,7 @@ func badTokens(t *testing.T, e *env) {
 					}
 				}
 				status, code := http.StatusUnauthorized, wire.Unauthenticated
-				if name == "the seed's scope" {
+				if name == "the old clients' scope" {
 					status, code = http.StatusForbidden, wire.Forbidden // a good token, for other routes
 				}
 				if a := e.Do(http.MethodGet, e.at(1)+"/v1/conversations", tok, nil); a.Status != status || a.Code() != code {

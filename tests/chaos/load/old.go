@@ -15,7 +15,7 @@ import (
 	"parley.example/tests/chaos/checker"
 )
 
-// oldLine is a client of the seed system: Socket.IO v5 over a WebSocket, JSON only.
+// oldLine is a client of the older system: Socket.IO v5 over a WebSocket, JSON only.
 type oldLine struct {
 	d    *device
 	ws   *websocket.Conn

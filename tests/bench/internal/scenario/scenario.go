@@ -29,7 +29,7 @@ var All = []Scenario{
 	{"latency", "send → received at a steady rate", false, latency},
 	{"takeover", "a gateway is killed", false, takeover},
 	{"login", "a login storm beside chat", false, login},
-	{"socketio", "clients of the seed system beside native ones", false, socketio},
+	{"socketio", "clients of the older system beside native ones", false, socketio},
 	{"presence-storm", "everybody connects at once and sees everybody else", true, presenceStorm},
 	{"durable", "three nodes, every write synced to disk", true, durable},
 	{"partitions", "1, 4 and 16 partitions", true, partitions},

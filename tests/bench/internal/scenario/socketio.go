@@ -25,7 +25,7 @@ const (
 	idleWatchEach = 1000 // connections
 )
 
-// socketio measures what the clients of the seed system cost beside native ones, on the same gateway.
+// socketio measures what the clients of the older system cost beside native ones, on the same gateway.
 func socketio(ctx context.Context, e *Env) error {
 	if err := socketIOMemory(ctx, e); err != nil {
 		return err

@@ -64,7 +64,7 @@ func Parley(o Options, v Variant) (_ Target, err error) {
 		"PARLEY_HTTP_RATE=100000", "PARLEY_HTTP_BURST=100000", "PARLEY_ADDRESS_CONNECTIONS=100000", "PARLEY_CONNECTIONS=100000",
 		"PARLEY_MESSAGES_PER_MINUTE=100000000", "PARLEY_MESSAGE_BURST=1000000", "PARLEY_FRAMES_PER_SECOND=1000000",
 		"PARLEY_LOGIN_TRIES_ADDRESS=1000000",
-		// The seed's clients are deaf for 3 s after they have connected; those of the benchmark are not.
+		// The old clients are deaf for 3 s after they have connected; those of the benchmark are not.
 		"PARLEY_SOCKETIO_DELAY=0s",
 	}
 	if v.Contacts > 0 {

@@ -12,7 +12,7 @@ import (
 	"parley.example/tests/bench/internal/ws"
 )
 
-// OneRoom is p with native clients that join the room with their peer only, as the seed's clients do.
+// OneRoom is p with native clients that join the room with their peer only, as the old clients do.
 func OneRoom(p Target, name string) Target { return &oneRoom{p.(*parley), name} }
 
 type oneRoom struct {
@@ -26,7 +26,7 @@ func (o *oneRoom) Open(ctx context.Context, d int, c Client) (Conn, string, erro
 	return o.openNative(ctx, d, c, fmt.Appendf(nil, `{"event":"join","data":{"room":%q}}`, roomOf(c.User, c.Peer)))
 }
 
-// SocketIO is p with clients of the seed system: Socket.IO over a WebSocket. They join the room with their peer.
+// SocketIO is p with clients of the older system: Socket.IO over a WebSocket. They join the room with their peer.
 func SocketIO(p Target, name string) Target {
 	return newSocketIO(p, name, func(ctx context.Context, addr string, c Client) (Conn, error) {
 		conn, err := ws.Dial(ctx, addr, c.Local, "/socket.io/?EIO=4&transport=websocket", nil)
@@ -40,7 +40,7 @@ func SocketIO(p Target, name string) Target {
 	})
 }
 
-// Polling is p with clients of the seed system that stay on HTTP long-polling.
+// Polling is p with clients of the older system that stay on HTTP long-polling.
 func Polling(p Target, name string) Target { return newSocketIO(p, name, dialPolling) }
 
 type socketIO struct {
@@ -59,7 +59,7 @@ func newSocketIO(t Target, name string, dial func(context.Context, string, Clien
 
 func (s *socketIO) Name() string { return s.name }
 
-// roomOf is a room as the seed's clients write it.
+// roomOf is a room as the old clients write it.
 func roomOf(a, b string) string { return min(a, b) + "&" + max(a, b) }
 
 var (
@@ -136,7 +136,7 @@ func (s *socketIO) Kind(frame []byte) Kind {
 	return Other
 }
 
-// AppendSend writes a message as the seed's clients do: they neither number it nor ask for an acknowledgement.
+// AppendSend writes a message as the old clients do: they neither number it nor ask for an acknowledgement.
 func (s *socketIO) AppendSend(b []byte, from, to string, _ int64, content string) []byte {
 	tok, _ := s.token(from, token.ScopeLegacy) // it has connected with it
 	b = append(b, `42["client_sends_message",{"sender":`...)
