@@ -78,7 +78,7 @@ func forged(t *testing.T, e *env, u *harness.User) map[string]string {
 		"another key under our key id": stolenID + "." + base64.RawURLEncoding.EncodeToString(sig),
 		"another user's claims":        parts[0] + "." + otherParts[1] + "." + parts[2],
 		"without a signature":          parts[0] + "." + parts[1] + ".",
-		"the old clients' scope":             e.Sign(token.Claims{Username: u.Name, UID: 1, SID: "s", Scope: token.ScopeLegacy, Issued: time.Now(), Expires: time.Now().Add(time.Hour)}),
+		"the old clients' scope":       e.Sign(token.Claims{Username: u.Name, UID: 1, SID: "s", Scope: token.ScopeLegacy, Issued: time.Now(), Expires: time.Now().Add(time.Hour)}),
 		"a refresh token":              u.Tokens.RefreshToken,
 		"of 100 KB":                    strings.Repeat("x", 100_000),
 	}
