@@ -74,10 +74,6 @@ type Service struct {
 	draining  atomic.Bool
 }
 
-// maxPollBody bounds the body of one Socket.IO POST: python-socketio puts everything that waits into one, whatever it was told. In a
-// request to another gateway it is base64, and has to stay below the 1 MiB of a NATS message.
-const maxPollBody = 720 << 10
-
 // headerTime is how long a connection may say nothing, or be at the headers of a request. It bounds what those cost that never ask for anything.
 const headerTime = 5 * time.Second
 
@@ -148,12 +144,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	}, s.hub.Ready, deps.Log, deps.Registry)
 	s.legacy = legacy.New(s.hub, s.table, cfg.Legacy, rpc)
 	s.node = rand.Text()[:12]
-	s.engine = engineio.New(engineio.Config{
-		PingInterval: cfg.Legacy.PingInterval, PingTimeout: cfg.Legacy.PingTimeout, MaxPayload: cfg.Session.FrameBytes, MaxBody: maxPollBody,
-		FramesPerSecond: cfg.Session.FramesPerSecond, FrameBurst: legacy.Burst(cfg.Session.FrameBurst()),
-		Budget: budget, Origin: edge.OriginAllowed, Node: s.node, Forward: s.forward,
-	}, s.legacy.Accept)
-	registerEngine(deps.Registry, s.engine)
+	s.engine = s.legacy.Engine(s.bus, s.node, budget, edge.OriginAllowed, deps.Registry)
 	site, err := web.New()
 	if err != nil {
 		return nil, err

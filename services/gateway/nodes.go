@@ -3,30 +3,14 @@ package gateway
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/subject"
 	"parley.example/services/gateway/internal/bus"
-	"parley.example/services/gateway/internal/engineio"
 )
 
-// What gateways say to each other: a poll that reached another gateway than the one that holds its session,
-// and contacts lists that were served.
-
-// forward is engineio.Config.Forward.
-func (s *Service) forward(ctx context.Context, node string, req engineio.Request) (engineio.Response, error) {
-	// A poll is answered at the latest when a heartbeat is due.
-	patience := s.cfg.Legacy.PingInterval + s.cfg.Legacy.PingTimeout + 5*time.Second
-	resp, err := bus.AskNode[engineio.Response](ctx, s.bus, node, patience, req)
-	if errors.Is(err, bus.ErrNoNode) {
-		return resp, engineio.ErrNoNode
-	}
-	return resp, err
-}
+// What gateways say to each other: a poll that reached another gateway than the one that holds its connection (package legacy), and contacts lists that
+// were served.
 
 // serveNode answers other gateways and listens to them.
 func (s *Service) serveNode() (stop func(), err error) {
@@ -94,10 +78,4 @@ func (s *Service) tellServed(v api.Served) {
 	if err != nil {
 		s.log.Debug("a contacts list was not told of; an old client hears of everybody who is online, a native one does not know", "error", err)
 	}
-}
-
-func registerEngine(reg prometheus.Registerer, e *engineio.Server) {
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "parley_gateway_socketio_connections", Help: "Connections of the Socket.IO protocol, on any transport.",
-	}, func() float64 { return float64(e.Len()) }))
 }
