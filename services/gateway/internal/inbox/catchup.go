@@ -76,7 +76,7 @@ func (in *Inbox) catchUp(job Job, c *catching, start time.Time) bool {
 		r.beginAt(job.Vector)
 	}
 	if !r.nothing {
-		item := api.CatchUpItem{User: in.user, Rooms: r.rooms, Since: job.Since, Vector: job.Vector, Upto: v, Device: job.Device, Begin: job.Vector == nil}
+		item := api.CatchUpItem{User: in.owner.User(), Rooms: r.rooms, Since: job.Since, Vector: job.Vector, Upto: v, Device: job.Device, Begin: job.Vector == nil}
 		if !r.readAll(item, v) {
 			return false
 		}
@@ -239,7 +239,7 @@ func (r *reader) readBetween(from, to []int64) (pages int, ok bool) {
 	if !more {
 		return 0, true
 	}
-	item := api.CatchUpItem{User: r.in.user, Rooms: r.rooms, Vector: from, Upto: to}
+	item := api.CatchUpItem{User: r.in.owner.User(), Rooms: r.rooms, Vector: from, Upto: to}
 	// A client that has seen messages above the position said so.
 	for n, seq := range r.job.Since {
 		rm, err := room.Parse(n)
@@ -261,10 +261,10 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 		if !r.live {
 			timeout = min(timeout, max(time.Until(r.patience), 50*time.Millisecond))
 		}
-		ctx, cancel := context.WithTimeout(r.in.ctx, timeout)
+		ctx, cancel := context.WithTimeout(r.in.owner.Context(), timeout)
 		res, behind, err := r.in.desk.CatchUps.Ask(ctx, item, minApplied)
 		cancel()
-		if r.in.ctx.Err() != nil {
+		if r.in.owner.Context().Err() != nil {
 			return pages, false
 		}
 		if err != nil || behind {
@@ -273,7 +273,7 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 			}
 			select {
 			case <-time.After(wait/2 + rand.N(wait)):
-			case <-r.in.ctx.Done():
+			case <-r.in.owner.Context().Done():
 				return pages, false
 			}
 			wait = min(2*wait, 5*time.Second)
@@ -285,7 +285,7 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 		pages++
 		r.hand(res)
 		item.Begin = false
-		if r.in.owner.Wait(r.in.ctx) != nil {
+		if r.in.owner.Wait(r.in.owner.Context()) != nil {
 			return pages, false
 		}
 		if res.Cont == "" {
@@ -309,7 +309,7 @@ func (r *reader) hand(res api.CatchUpResult) {
 		m := &res.Messages[i]
 		rm := room.Room{A: m.A, B: m.B}
 		was := r.c.isLive(rm)
-		if was && (r.more || !r.job.again(rm)) || m.Sender == r.in.user && r.in.owner.Sent(m) {
+		if was && (r.more || !r.job.again(rm)) || r.in.owner.Sent(m) {
 			continue
 		}
 		d := router.FromStored(m)

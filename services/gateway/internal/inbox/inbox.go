@@ -26,6 +26,9 @@ type Desk struct {
 
 // Owner is the session of an inbox. All but Wait and CatchUp are called under the inbox' lock.
 type Owner interface {
+	User() string
+	// Context ends with the session.
+	Context() context.Context
 	// Send sends an event to the client.
 	Send(event string, data any, re string)
 	// Hand delivers a message to the client. read: the running catch-up has read it, and all before it.
@@ -42,24 +45,20 @@ type Owner interface {
 type Inbox struct {
 	desk  *Desk
 	owner Owner
-	user  string
-	ctx   context.Context // ends with the session
 
 	mu       sync.Mutex // also orders what is delivered
 	ended    bool
 	all      bool
+	joining  bool                // the catch-up goroutine runs
 	rooms    map[room.Room]int64 // joined one by one → seq up to which history was read
 	read     []int64             // of all: per partition, the seq up to which history was or will be read
 	jobs     []Job
-	joining  bool // the catch-up goroutine runs
 	catching *catching
 	sent     []int64 // everything up to here was sent, of all rooms; nil while that is not known
 }
 
-// Open makes an inbox ready, whose session lasts as long as ctx.
-func (in *Inbox) Open(ctx context.Context, d *Desk, o Owner, user string) {
-	in.ctx, in.desk, in.owner, in.user = ctx, d, o, user
-}
+// Open makes an inbox ready.
+func (in *Inbox) Open(d *Desk, o Owner) { in.desk, in.owner = d, o }
 
 // ErrBusy is what a client hears that asks for too much at a time.
 var ErrBusy = &wire.Error{Code: wire.RateLimited, Message: "too many requests of this connection are under way", RetryAfterMS: 1000}
@@ -189,11 +188,11 @@ func (in *Inbox) Peers() []string {
 	defer in.mu.Unlock()
 	peers := make([]string, 0, len(in.rooms))
 	for r := range in.rooms {
-		peers = append(peers, r.Peer(in.user))
+		peers = append(peers, r.Peer(in.owner.User()))
 	}
 	for _, j := range in.jobs { // not in rooms before their catch-up begins
 		for _, r := range j.Rooms {
-			peers = append(peers, r.Peer(in.user))
+			peers = append(peers, r.Peer(in.owner.User()))
 		}
 	}
 	slices.Sort(peers)

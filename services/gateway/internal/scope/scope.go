@@ -54,6 +54,9 @@ func (d *Desk) Listed(user string, names []string) { d.listed.add(user, names) }
 type Owner interface {
 	// Send sends an event to the client.
 	Send(event string, data any, re string)
+	User() string
+	// Context ends with the session.
+	Context() context.Context
 	// Peers are the other users of the rooms that the session has joined, or is about to.
 	Peers() []string
 }
@@ -63,26 +66,37 @@ type Owner interface {
 type Scope struct {
 	desk  *Desk
 	owner Owner
-	user  string
-	ctx   context.Context // ends with the session
 
 	looking sync.Mutex // held during a look, which may ask the directory
 	near    near
 
 	mu     sync.Mutex // held while what is in force changes; Presence.Watch is called under it
-	wishes uint64     // looks that were wanted
-	seen   uint64     // and how many of these the last look covers
+	wish   *wish      // nil until there is one: most sessions get what they get by themselves
+	wishes uint32     // looks that were wanted
+	seen   uint32     // and how many of these the last look covers
 	soon   bool       // a goroutine is about to look
-	asked  []string   // by watch_presence, as the client wrote them; nil: it has not asked
-	acks   []string   // frames that wait for the next look
-	peers  []string   // of a session that gets those where everybody would be too many
-	waits  time.Duration
-	again  bool // a look that failed will be repeated
 
 	set    bool // the rest is in force
 	known  bool
 	names  []string // nil: everybody but hidden
 	hidden []string
+}
+
+// wish is what a session is asked to watch, and the looks for it that failed.
+type wish struct {
+	asked []string // by watch_presence, as the client wrote them; nil: it has not asked
+	acks  []string // frames that wait for the next look
+	peers []string // of a session that gets those where everybody would be too many
+	waits time.Duration
+	again bool // a look that failed will be repeated
+}
+
+// wished needs mu.
+func (w *Scope) wished() *wish {
+	if w.wish == nil {
+		w.wish = &wish{}
+	}
+	return w.wish
 }
 
 // picture is whose presence a session may get.
@@ -99,8 +113,8 @@ func (w *Scope) Watch(names []string, re string) error {
 		return wire.E(wire.InvalidArgument, "at most 1000 users can be watched")
 	}
 	w.mu.Lock()
-	w.asked = append([]string{}, names...)
-	w.acks = append(w.acks, re)
+	wish := w.wished()
+	wish.asked, wish.acks = append([]string{}, names...), append(wish.acks, re)
 	w.mu.Unlock()
 	w.LookSoon()
 	return nil
@@ -111,7 +125,7 @@ func (w *Scope) Watch(names []string, re string) error {
 func (w *Scope) WatchPeers(most int) {
 	peers := w.owner.Peers()
 	w.mu.Lock()
-	w.peers = peers[:min(len(peers), most)]
+	w.wished().peers = peers[:min(len(peers), most)]
 	w.mu.Unlock()
 	w.Look()
 }
@@ -139,7 +153,7 @@ func (w *Scope) Show() {
 func (w *Scope) LookSoon() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.soon || w.ctx.Err() != nil {
+	if w.soon || w.owner.Context().Err() != nil {
 		return
 	}
 	w.soon = true
@@ -159,27 +173,31 @@ func (w *Scope) Look() {
 		w.mu.Unlock()
 		return
 	}
-	asked, peers, acks := w.asked, w.peers, w.acks
-	w.seen, w.soon, w.acks = w.wishes, false, nil
+	var wish wish
+	if w.wish != nil {
+		wish = *w.wish
+		w.wish.acks = nil
+	}
+	w.seen, w.soon = w.wishes, false
 	w.mu.Unlock()
 	if met := w.near.names(); met != nil {
-		peers = slices.Concat(met, w.desk.listed.of(w.user))
-		slices.Sort(peers)
-		peers = slices.Compact(peers)
+		wish.peers = slices.Concat(met, w.desk.listed.of(w.owner.User()))
+		slices.Sort(wish.peers)
+		wish.peers = slices.Compact(wish.peers)
 	}
-	p := w.mayWatch(asked, peers)
-	for _, re := range acks {
+	p := w.mayWatch(wish.asked, wish.peers)
+	for _, re := range wish.acks {
 		if re != "" {
 			w.owner.Send(wire.EvAck, wire.Ack{}, re)
 		}
 	}
-	w.apply(p, len(acks) > 0)
+	w.apply(p, len(wish.acks) > 0)
 }
 
 // mayWatch finds out: those of asked whom the user may see; without it the contacts in a roster, everybody in a small directory, and
 // where everybody would be too many, peers. While nothing is known about the user (auth is unreachable since before they came), nobody.
 func (w *Scope) mayWatch(asked, peers []string) picture {
-	sight := w.desk.Directory.Sight(w.user)
+	sight := w.desk.Directory.Sight(w.owner.User())
 	_, small := w.desk.Directory.SmallDirectory()
 	switch {
 	case sight.Mode == "":
@@ -201,7 +219,7 @@ func (w *Scope) visible(names []string) picture {
 	list := make([]string, 0, len(names))
 	have := make(map[string]struct{}, len(names))
 	for _, n := range names {
-		registered, err := w.desk.Directory.Authorize(w.ctx, w.user, n)
+		registered, err := w.desk.Directory.Authorize(w.owner.Context(), w.owner.User(), n)
 		switch {
 		case definite(err):
 			continue // nobody has this name, or it must not be told
@@ -235,8 +253,8 @@ func (w *Scope) apply(p picture, anyway bool) {
 		if w.set && w.known {
 			return // what is in force is as true as it was
 		}
-	} else {
-		w.waits = 0
+	} else if w.wish != nil {
+		w.wish.waits = 0
 	}
 	same := w.set && w.known == p.known && (w.names == nil) == (p.names == nil) && slices.Equal(w.names, p.names) && slices.Equal(w.hidden, p.hidden)
 	if same && !anyway {
@@ -254,20 +272,21 @@ const (
 
 // lookLater needs mu.
 func (w *Scope) lookLater() {
-	w.waits = min(max(2*w.waits, firstLook), lastLook)
-	if w.again {
+	wish := w.wished()
+	wish.waits = min(max(2*wish.waits, firstLook), lastLook)
+	if wish.again {
 		return
 	}
-	w.again = true
-	wait := w.waits/2 + rand.N(w.waits)
+	wish.again = true
+	wait := wish.waits/2 + rand.N(wish.waits)
 	w.desk.Go(func() {
 		select {
 		case <-time.After(wait):
-		case <-w.ctx.Done():
+		case <-w.owner.Context().Done():
 			return
 		}
 		w.mu.Lock()
-		w.again = false
+		wish.again = false
 		w.mu.Unlock()
 		w.Look()
 	})
@@ -279,9 +298,9 @@ func (w *Scope) begin() {
 		w.PresenceUpdate(nil, nil, true, true, false)
 		return
 	}
-	w.desk.Presence.Watch(w, w.user, w.names, w.hidden)
+	w.desk.Presence.Watch(w, w.owner.User(), w.names, w.hidden)
 	// Gone may have run in between.
-	if w.ctx.Err() != nil {
+	if w.owner.Context().Err() != nil {
 		w.desk.Presence.Unwatch(w)
 	}
 }
@@ -355,7 +374,7 @@ func (n *near) meets(peer string) (news bool) {
 // Meet finds out with whom the user talks, once, when the session needs to know.
 func (w *Scope) Meet() {
 	_, small := w.desk.Directory.SmallDirectory()
-	if small || w.desk.Directory.Sight(w.user).Mode != api.Everyone || w.ctx.Err() != nil || !w.near.begin() {
+	if small || w.desk.Directory.Sight(w.owner.User()).Mode != api.Everyone || w.owner.Context().Err() != nil || !w.near.begin() {
 		return
 	}
 	w.desk.Go(func() {
@@ -364,14 +383,14 @@ func (w *Scope) Meet() {
 			return
 		}
 		for wait := firstLook; ; wait = min(2*wait, lastLook) {
-			peers, err := w.desk.Peers(w.ctx, w.user)
+			peers, err := w.desk.Peers(w.owner.Context(), w.owner.User())
 			if err == nil {
 				w.meetAll(peers)
 				return
 			}
 			select {
 			case <-time.After(wait):
-			case <-w.ctx.Done():
+			case <-w.owner.Context().Done():
 				return
 			}
 		}
@@ -403,10 +422,8 @@ func (w *Scope) Near() {
 	w.Meet()
 }
 
-// Open makes a scope ready, whose session lasts as long as ctx.
-func (w *Scope) Open(ctx context.Context, d *Desk, o Owner, user string) {
-	w.ctx, w.desk, w.owner, w.user = ctx, d, o, user
-}
+// Open makes a scope ready.
+func (w *Scope) Open(d *Desk, o Owner) { w.desk, w.owner = d, o }
 
 // End has the session watch nobody.
 func (w *Scope) End() { w.desk.Presence.Unwatch(w) }

@@ -63,6 +63,7 @@ func TestWhoeverOneTalksWithIsNearUpToALimit(t *testing.T) {
 
 // slow is a directory that answers when it is let, a presence, and a session.
 type slow struct {
+	ctx   context.Context
 	let   chan struct{}
 	asked chan string
 
@@ -77,6 +78,8 @@ func (d *slow) Authorize(_ context.Context, _, name string) (string, error) {
 	<-d.let
 	return name, nil
 }
+func (d *slow) User() string                     { return "Lisa" }
+func (d *slow) Context() context.Context         { return d.ctx }
 func (d *slow) SmallDirectory() ([]string, bool) { return nil, true }
 func (d *slow) Sight(string) directory.Sight     { return directory.Sight{Mode: api.Everyone} }
 func (d *slow) Unwatch(presence.Watcher)         {}
@@ -99,7 +102,8 @@ func TestTheLastListCounts(t *testing.T) {
 	var w Scope
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w.Open(ctx, NewDesk(&Desk{Directory: d, Presence: d, Go: wg.Go}), d, "Lisa")
+	d.ctx = ctx
+	w.Open(NewDesk(&Desk{Directory: d, Presence: d, Go: wg.Go}), d)
 	for i := range 20 {
 		if err := w.Watch([]string{fmt.Sprint("u", i)}, fmt.Sprint(i)); err != nil {
 			t.Fatal(err)

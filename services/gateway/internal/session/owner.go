@@ -10,6 +10,10 @@ import (
 // owner is a session as its inbox and its scope see it.
 type owner Session
 
+func (o *owner) User() string { return o.user }
+
+func (o *owner) Context() context.Context { return o.ctx }
+
 func (o *owner) Send(event string, data any, re string) { o.out.send(event, data, re) }
 
 func (o *owner) Hand(d *router.Delivery, read bool) {

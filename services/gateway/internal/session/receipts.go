@@ -12,13 +12,13 @@ import (
 type receipts struct {
 	mu          sync.Mutex
 	ended       bool
-	device      string // as named by the last join
 	catchingUp  bool
-	unconfirmed map[room.Room]written
+	number      uint32                // of the last question
+	askedAt     int64                 // Unix seconds
+	device      string                // as named by the last join
+	unconfirmed map[room.Room]written // written, and not asked about
 	ahead       map[room.Room]written // written live while a catch-up has older ones still to read
 	asked       []written             // the client has been asked about these
-	number      uint32
-	askedAt     int64 // Unix seconds
 }
 
 // written is the youngest message of a room that was handed to the wire and not confirmed yet.

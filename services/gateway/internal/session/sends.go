@@ -19,14 +19,13 @@ import (
 
 // sends is what a session says and what became of it. Of each room one message at a time is under way, so that tries cannot change the order.
 type sends struct {
-	echo bool // own messages are delivered as well
-
-	mu               sync.Mutex              // held while an acceptance is sent, so that nobody takes its message for one that was not answered
-	heads            map[room.Room]*outgoing // under way; the others of the room wait behind it
-	count, bytes     int
-	ackedWithoutCopy map[seqKey]struct{} // accepted without the copy, which may still come
+	mu               sync.Mutex // held while an acceptance is sent, so that nobody takes its message for one that was not answered
+	echo             bool       // own messages are delivered as well; it never changes
 	catchingUp       bool
-	accepted         map[seqKey]struct{} // while a catch-up runs, which reads them too
+	count, bytes     int32
+	heads            map[room.Room]*outgoing // under way; the others of the room wait behind it
+	ackedWithoutCopy map[seqKey]struct{}     // accepted without the copy, which may still come
+	accepted         map[seqKey]struct{}     // while a catch-up runs, which reads them too
 }
 
 // outgoing is one message of the session that has no outcome yet.
@@ -209,11 +208,11 @@ func (s *Session) copied(d *router.Delivery) (next *outgoing, accepted, told boo
 func (q *sends) add(o *outgoing) (head bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.count >= maxQueued || q.bytes+len(o.pub.Content) > maxQueueBytes {
+	if q.count >= maxQueued || int(q.bytes)+len(o.pub.Content) > maxQueueBytes {
 		return false, errBacklog
 	}
 	q.count++
-	q.bytes += len(o.pub.Content)
+	q.bytes += int32(len(o.pub.Content))
 	if last := q.heads[o.pub.Room]; last != nil {
 		for last.next != nil {
 			last = last.next
@@ -238,7 +237,7 @@ func (q *sends) begin(o *outgoing, after int64) {
 // pop needs mu. o is the head of its queue.
 func (q *sends) pop(o *outgoing) (next *outgoing) {
 	q.count--
-	q.bytes -= len(o.pub.Content)
+	q.bytes -= int32(len(o.pub.Content))
 	if o.next != nil {
 		q.heads[o.pub.Room] = o.next
 		return o.next

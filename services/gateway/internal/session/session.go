@@ -63,8 +63,8 @@ func (h *Hub) Open(w Wire, claims token.Claims, echo bool) *Session {
 	s := &Session{hub: h, id: binary.LittleEndian.Uint64(id[:]) | 1, user: claims.Username}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.out.wire, s.login.claims, s.sends.echo = w, claims, echo
-	s.in.Open(s.ctx, &h.inboxes, (*owner)(s), s.user)
-	s.scope.Open(s.ctx, h.sights, (*owner)(s), s.user)
+	s.in.Open(&h.inboxes, (*owner)(s))
+	s.scope.Open(h.sights, (*owner)(s))
 	h.enter(s)
 	h.Directory.Acquire(s.user)
 	s.Send(wire.EvWelcome, wire.Welcome{
