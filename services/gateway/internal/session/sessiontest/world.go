@@ -51,16 +51,16 @@ type World struct {
 	Delay     time.Duration // of catch-up answers
 	Page      int           // messages an answer holds
 	Confirmed map[string]int64
-	Confirms  int
-	Notices   []api.Ephemeral
-	Last      api.Confirm
 	Seqs      map[room.Room]int64 // the youngest of each room
 	Blocked   map[string]bool     // user+peer: does not see what the peer does
 	People
 }
 
-// People is the part of a World that is about tokens and presence.
+// People is the part of a World that is about tokens and presence, and what was told.
 type People struct {
+	Confirms int
+	Notices  []api.Ephemeral
+	Last     api.Confirm
 	Tokens   map[string]token.Claims
 	Ended    map[string]bool // revoked, by SID
 	Away     bool            // auth's keys have not been read
