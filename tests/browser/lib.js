@@ -22,6 +22,19 @@ export async function control(what) {
   assert.equal(resp.status, 200, await resp.text());
 }
 
+/**
+ * The texts of messages by their place, after a look at the order in which they came: only what is late may come after younger ones.
+ * @param {import("../../client/js/api.js").Message[]} came
+ */
+export function inOrder(came) {
+  let top = 0;
+  for (const m of came) {
+    assert.ok(m.late || m.seq > top, `${m.content} comes after younger ones and is not marked as late`);
+    top = Math.max(top, m.seq);
+  }
+  return [...came].sort((a, b) => a.seq - b.seq).map((m) => m.content);
+}
+
 let users = 0;
 
 /** Registers a user whose name begins with base. @param {string} base */

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -168,16 +169,15 @@ func (cs *chats) check() {
 	cs.quiet()
 	cs.talking.Wait()
 	for _, c := range cs.all {
-		last := c.acked.texts()
+		sent := c.acked.texts()
 		testx.Eventually(cs.t, c.to.Name+" hears", harness.Within, func() bool {
 			c.mu.Lock()
 			defer c.mu.Unlock()
+			got := map[string]bool{} // what is late may come after the last one
 			for _, m := range c.got {
-				if m.Content == last[len(last)-1] {
-					return true
-				}
+				got[m.Content] = true
 			}
-			return false
+			return !slices.ContainsFunc(sent, func(text string) bool { return !got[text] })
 		})
 	}
 	cs.stop()
