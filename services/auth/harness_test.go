@@ -20,15 +20,10 @@ import (
 	"parley.example/services/auth"
 )
 
-func TestMain(m *testing.M) {
-	testx.SideBySide(4)
-	testx.Main(m)
-}
+func TestMain(m *testing.M) { testx.Main(m) }
 
-// onBoth runs a test on both stores, beside other tests.
+// onBoth runs a test on both stores.
 func onBoth(t *testing.T, f func(t *testing.T, sqlURL string)) {
-	t.Helper()
-	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) { f(t, "sqlite:"+filepath.Join(t.TempDir(), "auth.db")) })
 	t.Run("postgres", func(t *testing.T) { f(t, testx.Postgres(t)) })
 }
