@@ -246,14 +246,16 @@ func (j *judge) step(st step) error {
 		}
 		_, err := await(j.sock.pongs, "pong")
 		return err
+	// The client may have gone at what was said before. What it does then the next steps judge.
 	case "cut":
-		return j.sock.ws.UnderlyingConn().Close()
+		_ = j.sock.ws.UnderlyingConn().Close()
+		return nil
 	case "close":
 		code, err := strconv.Atoi(st.name)
-		if err != nil {
-			return err
+		if err == nil {
+			_ = j.sock.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, "because"), time.Now().Add(patience))
 		}
-		return j.sock.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, "because"), time.Now().Add(patience))
+		return err
 	}
 	return j.left() // the verb that is left
 }

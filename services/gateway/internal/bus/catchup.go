@@ -38,8 +38,8 @@ func NewCatchUps(send func(context.Context, api.CatchUpRequest) (api.CatchUpResp
 	return &CatchUps{send: send, slots: make(chan struct{}, catchUpsAtOnce)}
 }
 
-// Ask returns the answer to one question. applied and behind are those of the common answer.
-func (c *CatchUps) Ask(ctx context.Context, item api.CatchUpItem, minApplied []int64) (res api.CatchUpResult, behind bool, err error) {
+// Ask returns the answer to one question. It is right as far as applied goes, which history tries to bring to minApplied first.
+func (c *CatchUps) Ask(ctx context.Context, item api.CatchUpItem, minApplied []int64) (res api.CatchUpResult, applied []int64, err error) {
 	c.mu.Lock()
 	b := c.batch
 	if b == nil {
@@ -63,15 +63,15 @@ func (c *CatchUps) Ask(ctx context.Context, item api.CatchUpItem, minApplied []i
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		return res, false, rpc.ErrUnavailable
+		return res, nil, rpc.ErrUnavailable
 	}
 	if b.err != nil {
-		return res, false, b.err
+		return res, nil, b.err
 	}
 	if at >= len(b.resp.Results) {
-		return res, false, rpc.ErrUnavailable
+		return res, nil, rpc.ErrUnavailable
 	}
-	return b.resp.Results[at], b.resp.Behind, nil
+	return b.resp.Results[at], b.resp.Applied, nil
 }
 
 func (c *CatchUps) run(b *catchUpBatch) {

@@ -187,6 +187,7 @@ type reader struct {
 	more     bool    // what the job asks for has been read; what is read now came meanwhile
 	base     []int64 // inbox.sent when the job began
 	begun    bool    // catching_up has been said, or is not to be
+	had      []int64 // what SQL had was handed over up to here while it lacked the rest
 }
 
 // plan sees which rooms are to be read.
@@ -262,12 +263,15 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 			timeout = min(timeout, max(time.Until(r.patience), 50*time.Millisecond))
 		}
 		ctx, cancel := context.WithTimeout(r.in.owner.Context(), timeout)
-		res, behind, err := r.in.desk.CatchUps.Ask(ctx, item, minApplied)
+		res, applied, err := r.in.desk.CatchUps.Ask(ctx, item, minApplied)
 		cancel()
 		if r.in.owner.Context().Err() != nil {
 			return pages, false
 		}
-		if err != nil || behind {
+		if err != nil || !reached(applied, minApplied) {
+			if err == nil && item.Cont == "" && r.had == nil && !r.readApplied(item, applied) {
+				return pages, false
+			}
 			if !r.live && time.Now().After(r.patience) {
 				r.overtake()
 			}
@@ -295,6 +299,15 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 	}
 }
 
+// readApplied hands over what SQL has of item: nobody waits for what was said long ago because SQL cannot take what was said just now.
+func (r *reader) readApplied(item api.CatchUpItem, applied []int64) (ok bool) {
+	item.Upto = minVector(item.Upto, applied)
+	if _, ok = r.read(item, nil); ok {
+		r.had = item.Upto
+	}
+	return ok
+}
+
 // hand hands a page over.
 func (r *reader) hand(res api.CatchUpResult) {
 	r.in.mu.Lock()
@@ -309,7 +322,7 @@ func (r *reader) hand(res api.CatchUpResult) {
 		m := &res.Messages[i]
 		rm := room.Room{A: m.A, B: m.B}
 		was := r.c.isLive(rm)
-		if was && (r.more || !r.job.again(rm)) || r.in.owner.Sent(m) {
+		if was && (r.more || !r.job.again(rm)) || r.had != nil && m.Seq <= r.had[m.P] || r.in.owner.Sent(m) {
 			continue
 		}
 		d := router.FromStored(m)

@@ -71,6 +71,7 @@ func open(t *testing.T, stored ...int64) *client {
 	r := router.New(nil, testx.Logger(t), prometheus.NewRegistry())
 	r.Prime([]int64{5})
 	answer := func(_ context.Context, req api.CatchUpRequest) (resp api.CatchUpResponse, err error) {
+		resp.Applied = req.MinApplied
 		<-c.let
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -71,3 +71,13 @@ func minVector(a, b []int64) []int64 {
 	}
 	return out
 }
+
+// reached reports whether v has all of want. Partitions that v lacks are at 0.
+func reached(v, want []int64) bool {
+	for p, seq := range want {
+		if seq > 0 && (p >= len(v) || v[p] < seq) {
+			return false
+		}
+	}
+	return true
+}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,14 +94,17 @@ func TestJoinsWhileEverythingMoves(t *testing.T) {
 		name     string
 		patience time.Duration
 		delay    time.Duration
+		sql      int // ms that history waits for it
 	}{
-		{"history is quick", 20 * time.Second, 0},
-		{"history is slow", 20 * time.Second, 20 * time.Millisecond},
-		{"history is slower than joins wait", 5 * time.Millisecond, 40 * time.Millisecond},
+		{"history is quick", 20 * time.Second, 0, 200},
+		{"history is slow", 20 * time.Second, 20 * time.Millisecond, 200},
+		{"history is slower than joins wait", 5 * time.Millisecond, 40 * time.Millisecond, 200},
+		{"SQL is behind", 20 * time.Second, 0, 0},
+		{"SQL is behind for longer than joins wait", 5 * time.Millisecond, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, func(cfg *Config) { cfg.CatchUpPatience = c.patience })
-			w.Page, w.Delay = 300, c.delay
+			w.Page, w.Delay, w.HistoryPatience = 300, c.delay, c.sql
 			end := w.talk()
 			type joined struct {
 				s     *Session
@@ -203,6 +207,30 @@ func TestHistoryAwayMakesItLate(t *testing.T) {
 	for _, m := range l.Messages[1:] {
 		if !m.Late {
 			t.Fatalf("not late: %+v", m)
+		}
+	}
+}
+
+// SQL that cannot be written to (a full disk) is behind for as long as that lasts: what it has comes at once.
+func TestHistoryBehindGivesWhatItHas(t *testing.T) {
+	w := newWorld(t, nil)
+	w.Page = 2
+	var last api.StoredMessage
+	for range 5 {
+		last = w.Say(sessiontest.AvisLisa, "Avi", true)
+	}
+	w.Apply(3, false)
+	testx.Eventually(t, "the gateway knows of all", 10*time.Second, func() bool { return w.Router.Routed()[last.P] >= last.Seq })
+	s, l := w.open("Lisa")
+	defer s.Gone(true)
+	_ = s.Join(sessiontest.Everyone, "")
+	testx.Eventually(t, "what SQL has comes", 10*time.Second, func() bool { return slices.Equal(l.Seqs(sessiontest.AvisLisa), []int64{1, 2, 3}) })
+	w.Apply(1000, false)
+	l.WaitCaughtUp(t)
+	w.Delivered(l, "Lisa", nil)
+	for _, m := range l.Messages {
+		if m.Late {
+			t.Errorf("late: %+v", m)
 		}
 	}
 }

@@ -41,18 +41,19 @@ type World struct {
 	CatchUps  *bus.CatchUps
 	Confirmer *bus.Confirmer
 
-	Mu        sync.Mutex
-	Streams   [Partitions][]api.StoredMessage // seq = index + 1
-	Applied   [Partitions]int64
-	announced [Partitions]int64
-	copies    chan *bus.Raw
-	Down      bool
-	Deaf      bool          // history answers no catch-ups
-	Delay     time.Duration // of catch-up answers
-	Page      int           // messages an answer holds
-	Confirmed map[string]int64
-	Seqs      map[room.Room]int64 // the youngest of each room
-	Blocked   map[string]bool     // user+peer: does not see what the peer does
+	Mu              sync.Mutex
+	Streams         [Partitions][]api.StoredMessage // seq = index + 1
+	Applied         [Partitions]int64
+	announced       [Partitions]int64
+	copies          chan *bus.Raw
+	Down            bool
+	Deaf            bool          // history answers no catch-ups
+	Delay           time.Duration // of catch-up answers
+	Page            int           // messages an answer holds
+	HistoryPatience int           // ms that history waits for SQL
+	Confirmed       map[string]int64
+	Seqs            map[room.Room]int64 // the youngest of each room
+	Blocked         map[string]bool     // user+peer: does not see what the peer does
 	People
 }
 
@@ -77,7 +78,7 @@ type People struct {
 func New(t *testing.T) *World {
 	t.Helper()
 	w := &World{
-		T: t, Page: 1000, Confirmed: map[string]int64{}, Seqs: map[room.Room]int64{}, People: People{Tokens: map[string]token.Claims{}, Ended: map[string]bool{}, Logouts: make(chan api.LogoutRequest, 10)},
+		T: t, Page: 1000, HistoryPatience: 200, Confirmed: map[string]int64{}, Seqs: map[room.Room]int64{}, People: People{Tokens: map[string]token.Claims{}, Ended: map[string]bool{}, Logouts: make(chan api.LogoutRequest, 10)},
 		Registry: prometheus.NewRegistry(), copies: make(chan *bus.Raw, 16384),
 	}
 	w.Router = router.New(w, testx.Logger(t), w.Registry)
@@ -195,7 +196,7 @@ func (w *World) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.C
 		}
 		return true
 	}
-	for i := 0; i < 200 && !reached(); i++ { // the service's patience
+	for i := 0; i < w.HistoryPatience && !reached(); i++ {
 		time.Sleep(time.Millisecond) // polling interval
 	}
 	w.Mu.Lock()
@@ -203,7 +204,7 @@ func (w *World) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.C
 	if w.Down || w.Deaf {
 		return resp, rpc.ErrUnavailable
 	}
-	resp.Applied = w.Applied[:]
+	resp.Applied = slices.Clone(w.Applied[:])
 	for p, v := range req.MinApplied {
 		if w.Applied[p] < v {
 			resp.Behind = true
