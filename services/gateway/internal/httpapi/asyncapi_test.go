@@ -154,13 +154,13 @@ func TestAsyncAPIHasTheOldClientsEvents(t *testing.T) {
 	if here != used || here+there != all {
 		t.Errorf("%d messages in components, %d and %d in the channels, %d in operations of the second", all, there, here, used)
 	}
-	d.matches(t, "#/components/schemas/SeedMessage", reflect.TypeFor[wire.Message]())
+	d.matches(t, "#/components/schemas/LegacyMessage", reflect.TypeFor[wire.Message]())
 	if got, want := d.object(t, "#/channels/socketio")["address"], SocketIORoute; got != want {
 		t.Errorf("address %v, want %s", got, want)
 	}
-	d.refuses(t, "#/components/schemas/SeedAck", `{}`)
-	d.refuses(t, "#/components/schemas/SeedSent", `{"result":"success"}`)
-	d.refuses(t, "#/components/schemas/SeedMessage", `{"sender":"Avi"}`)
+	d.refuses(t, "#/components/schemas/LegacyAck", `{}`)
+	d.refuses(t, "#/components/schemas/LegacySent", `{"result":"success"}`)
+	d.refuses(t, "#/components/schemas/LegacyMessage", `{"sender":"Avi"}`)
 }
 
 func checkEvent(t *testing.T, d *document, ref, event string, p payload, extra []string) {

@@ -154,10 +154,10 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		"Credentials": {code: wire.Credentials{}}, "RefreshToken": {code: wire.RefreshToken{}}, "User": {code: wire.User{}}, "Tokens": {code: wire.Tokens{}},
 		"Contact": {code: wire.ContactInfo{}}, "ContactsPage": {code: wire.ContactsPage{}}, "ContactState": {code: wire.ContactState{}}, "Message": {code: wire.Message{}},
 		"MessagesPage": {code: wire.MessagesPage{}}, "Conversation": {code: wire.Conversation{}}, "ConversationsPage": {code: wire.ConversationsPage{}}, "Problem": {code: wire.Problem{}},
-		"SeedCredentials": {legacyCredentials{}, []string{"user_token_terminate"}}, "SeedKill": {code: legacyCredentials{}},
-		"SeedToken": {legacy.Result{}, []string{"error"}}, "SeedRefusal": {legacy.Result{}, []string{"token", "error"}}, "SeedSuccess": {legacy.Result{}, []string{"token", "error"}},
-		"SeedError": {legacy.Result{}, []string{"result", "token"}}, "SeedProblem": {legacy.Result{}, []string{"token"}}, "SeedContactsList": {code: legacy.ContactsList{}},
-		"SeedOnline": {code: struct {
+		"LegacyCredentials": {legacyCredentials{}, []string{"user_token_terminate"}}, "LegacyKill": {code: legacyCredentials{}},
+		"LegacyToken": {legacy.Result{}, []string{"error"}}, "LegacyRefusal": {legacy.Result{}, []string{"token", "error"}}, "LegacySuccess": {legacy.Result{}, []string{"token", "error"}},
+		"LegacyError": {legacy.Result{}, []string{"result", "token"}}, "LegacyProblem": {legacy.Result{}, []string{"token"}}, "LegacyContactsList": {code: legacy.ContactsList{}},
+		"LegacyOnline": {code: struct {
 			Online []string `json:"online_clients_list"`
 		}{}},
 		"EngineError": {code: engineError{}},
@@ -173,8 +173,8 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		d.matches(t, "#/components/schemas/"+name, reflect.TypeOf(v.code), v.omit...)
 	}
 	sameSet(t, "schemas", objects, known)
-	for ref, want := range map[string]int{"SeedContactsList/properties/contacts": legacy.MaxContacts, "SeedContactsList/properties/currently_online": legacy.MaxContacts + 1,
-		"SeedContactsList/properties/all_existing_contacts": legacy.MaxContacts + 1, "SeedOnline/properties/online_clients_list": legacy.MaxOnline} {
+	for ref, want := range map[string]int{"LegacyContactsList/properties/contacts": legacy.MaxContacts, "LegacyContactsList/properties/currently_online": legacy.MaxContacts + 1,
+		"LegacyContactsList/properties/all_existing_contacts": legacy.MaxContacts + 1, "LegacyOnline/properties/online_clients_list": legacy.MaxOnline} {
 		m := d.object(t, "#/components/schemas/"+ref)
 		most := m["maxItems"]
 		if most == nil {
@@ -210,7 +210,7 @@ func TestOpenAPIExamples(t *testing.T) {
 	d.refuses(t, "#/components/schemas/Message", `{"sender":"Avi"}`)
 	d.refuses(t, "#/components/schemas/Room", `"Avi"`)
 	d.refuses(t, "#/components/schemas/Time", `"2026-03-01T09:30:00Z"`)
-	d.refuses(t, "#/components/schemas/SeedError", `{"result":"success"}`)
+	d.refuses(t, "#/components/schemas/LegacyError", `{"result":"success"}`)
 	d.refuses(t, "#/paths/~1log_in/post/responses/200/content/application~1json/schema", `{"error":"no"}`)
 }
 
