@@ -218,36 +218,51 @@ func (s *Store) Read(ctx context.Context, req api.ReadRequest) (resp api.ReadRes
 	if peer == rm.A {
 		peerSide, peerCount = 0, "count_a"
 	}
-	// One statement, so one state: how many messages the peer sent, and how many of them lie above seq. Messages up to last_seq
-	// never change, so what it says of seq stays true whatever is stored meanwhile.
-	var last, total, above int64
-	err = s.db.QueryRowContext(ctx, `SELECT c.last_seq, c.`+peerCount+`, (SELECT count(*) FROM history_messages m
-			WHERE m.a = c.a AND m.b = c.b AND m.pos > `+base("c.p")+` + $3 AND m.side = $4 AND m.alias IS NULL)
-		FROM history_conversations c WHERE c.a = $1 AND c.b = $2`, rm.A, rm.B, max(req.Seq, 0), peerSide).Scan(&last, &total, &above)
+	var last, total, readSeq, readCount int64
+	var p int
+	err = s.db.QueryRowContext(ctx, `SELECT c.p, c.last_seq, c.`+peerCount+`, COALESCE(k.read_seq, 0), COALESCE(k.read_count, 0)
+		FROM history_conversations c LEFT JOIN history_cursors k ON k.username = $3 AND k.device = '' AND k.peer = $4
+		WHERE c.a = $1 AND c.b = $2`, rm.A, rm.B, req.User, peer).Scan(&p, &last, &total, &readSeq, &readCount)
 	if errors.Is(err, sql.ErrNoRows) {
 		return resp, nil
 	}
 	if err != nil {
-		return resp, fmt.Errorf("count what is unread: %w", err)
+		return resp, fmt.Errorf("read a conversation: %w", err)
 	}
 	seq := min(req.Seq, last)
+	if seq <= readSeq { // markers do not go back
+		return api.ReadResponse{Seq: readSeq, Unread: total - readCount}, nil
+	}
+	// The peer's messages up to seq, counted from the end that is nearer: in a large room one count of all is slower than anybody waits. Messages up
+	// to last never change, so what is counted stays true whatever is stored meanwhile.
+	from, to := seq, last
+	forward := seq-readSeq < last-seq
+	if forward {
+		from, to = readSeq, seq
+	}
+	var above int64
+	if err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM history_messages m WHERE m.a = $1 AND m.b = $2 AND m.pos > $3 AND m.pos <= $4 AND m.side = $5
+		AND m.alias IS NULL`, rm.A, rm.B, pos(p, from), pos(p, to), peerSide).Scan(&above); err != nil {
+		return resp, fmt.Errorf("count what is unread: %w", err)
+	}
+	if forward {
+		above = total - readCount - above
+	}
 	err = s.db.InTx(ctx, func(tx *sql.Tx) error {
-		if seq > 0 {
-			res, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered, read_seq, read_count, changed) VALUES ($1, '', $2, $3, $3, $4, `+s.now()+`)
-				ON CONFLICT (username, device, peer) DO UPDATE SET read_seq = excluded.read_seq, read_count = excluded.read_count, changed = excluded.changed,
-				delivered = CASE WHEN history_cursors.delivered < excluded.delivered THEN excluded.delivered ELSE history_cursors.delivered END
-				WHERE history_cursors.read_seq < excluded.read_seq`, req.User, peer, seq, total-above)
-			if err != nil {
-				return fmt.Errorf("move a read marker: %w", err)
-			}
-			n, err := res.RowsAffected()
-			if resp.Moved = err == nil && n > 0; resp.Moved {
-				resp.Seq, resp.Unread = seq, above
-				return nil
-			}
+		res, err := tx.ExecContext(ctx, `INSERT INTO history_cursors (username, device, peer, delivered, read_seq, read_count, changed) VALUES ($1, '', $2, $3, $3, $4, `+s.now()+`)
+			ON CONFLICT (username, device, peer) DO UPDATE SET read_seq = excluded.read_seq, read_count = excluded.read_count, changed = excluded.changed,
+			delivered = CASE WHEN history_cursors.delivered < excluded.delivered THEN excluded.delivered ELSE history_cursors.delivered END
+			WHERE history_cursors.read_seq < excluded.read_seq`, req.User, peer, seq, total-above)
+		if err != nil {
+			return fmt.Errorf("move a read marker: %w", err)
+		}
+		n, err := res.RowsAffected()
+		if resp.Moved = err == nil && n > 0; resp.Moved {
+			resp.Seq, resp.Unread = seq, above
+			return nil
 		}
 		var count int64
-		err := tx.QueryRowContext(ctx, `SELECT read_seq, read_count FROM history_cursors WHERE username = $1 AND device = '' AND peer = $2`,
+		err = tx.QueryRowContext(ctx, `SELECT read_seq, read_count FROM history_cursors WHERE username = $1 AND device = '' AND peer = $2`,
 			req.User, peer).Scan(&resp.Seq, &count)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("read a read marker: %w", err)

@@ -49,7 +49,13 @@ func (s *Store) mustExec(t *testing.T, query string, args ...any) {
 var tables = []string{"history_messages", "history_conversations", "history_cursors"}
 
 // scans is how often PostgreSQL has read one of the tables as a whole.
-func scans(t *testing.T, s *Store) (n int64) {
+func scans(t *testing.T, s *Store) int64 {
+	t.Helper()
+	return stat(t, s, "seq_scan")
+}
+
+// stat is the sum of a column of PostgreSQL's statistics over the tables.
+func stat(t *testing.T, s *Store, column string) (n int64) {
 	t.Helper()
 	// Each backend reports what it did when it is asked to, or idle.
 	for _, db := range []*sqldb.DB{s.db, s.write} {
@@ -57,7 +63,7 @@ func scans(t *testing.T, s *Store) (n int64) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.db.QueryRowContext(context.Background(), `SELECT COALESCE(SUM(seq_scan), 0) FROM pg_stat_user_tables WHERE relname = ANY($1)`, tables).Scan(&n); err != nil {
+	if err := s.db.QueryRowContext(context.Background(), `SELECT COALESCE(SUM(`+column+`), 0) FROM pg_stat_user_tables WHERE relname = ANY($1)`, tables).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -87,6 +93,35 @@ func TestBatchesUseIndexes(t *testing.T) {
 	}
 	if after := scans(t, s); after != before {
 		t.Errorf("the tables were read as a whole %d times", after-before)
+	}
+}
+
+// In a large room a read marker is moved without a count of the whole room, and one that does not move counts nothing.
+func TestReadMarkersCountLittle(t *testing.T) {
+	s := open(t, testx.Postgres(t))
+	const n = 20_000
+	s.mustExec(t, `INSERT INTO history_partitions (p, owner, seq) VALUES (1, 'me', $1)`, n)
+	s.mustExec(t, `INSERT INTO history_messages `+messageColumns+` SELECT `+base("1")+` + g, 'a', 'b', g % 2, 'id' || g, ''::bytea, 0, g, NULL, g
+		FROM (SELECT generate_series(1, $1::int) AS g) n`, n)
+	s.mustExec(t, intoConversations+`VALUES ('a', 'b', 1, $1::bigint, $1, $1 / 2, $1 / 2)`, n)
+	s.mustExec(t, `VACUUM ANALYZE history_messages, history_conversations, history_cursors`)
+	for _, step := range []struct{ seq, at, unread, reads int64 }{
+		{0, 0, n / 2, 10},
+		{100, 100, n/2 - 50, 110}, // from the beginning
+		{50, 100, n/2 - 50, 10},   // back: nothing moves
+		{n - 200, n - 200, 100, 210},
+		{n / 2, n - 200, 100, 10},
+		{n + 5, n, 0, 10},
+		{1, n, 0, 10},
+	} {
+		before := stat(t, s, "COALESCE(idx_tup_fetch, 0) + seq_tup_read")
+		resp, err := s.Read(context.Background(), api.ReadRequest{User: "b", A: "a", B: "b", Seq: step.seq})
+		if err != nil || resp.Seq != step.at || resp.Unread != step.unread || resp.Moved != (step.seq != 0 && step.at == min(step.seq, n)) {
+			t.Errorf("read up to %d: %+v, %v", step.seq, resp, err)
+		}
+		if read := stat(t, s, "COALESCE(idx_tup_fetch, 0) + seq_tup_read") - before; read > step.reads {
+			t.Errorf("read up to %d: %d rows were read", step.seq, read)
+		}
 	}
 }
 
