@@ -105,6 +105,7 @@ test("the theme button: light, dark, as the system, kept over a reload and a log
   await p.reload();
   await p.getByLabel("Name").waitFor();
   assert.equal(await ground(), dark, "before the login");
+  await eventually("the server has ended the login", () => p.evaluate(() => !Object.keys(localStorage).some((k) => k.startsWith("parley.leaving."))));
   assert.deepEqual(await p.evaluate(() => ({ ...localStorage })), { "parley.theme": "dark" });
   await p.evaluate(() => localStorage.setItem("parley.theme", ""));
   await p.reload();
