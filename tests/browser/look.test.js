@@ -167,6 +167,14 @@ test("drafts are kept a conversation each, and the keys go from one to the other
   await focused(avi);
   await p.keyboard.press("Alt+ArrowUp");
   await focused(dana);
+  await p.keyboard.press("Alt+1");
+  await focused(avi);
+  await p.evaluate(() => { // before anything is drawn
+    for (const key of ["2", "ArrowDown"]) dispatchEvent(new KeyboardEvent("keydown", { key, altKey: true }));
+  });
+  await focused(avi);
+  await p.keyboard.press("Alt+ArrowUp");
+  await focused(dana);
   await contact(p, avi).locator(".said", { hasText: "Draft: for Avi" }).waitFor();
   await p.reload();
   for (const [name, text] of [[avi, "for Avi"], [dana, "for Dana"]]) assert.equal(await pane(p, name).getByRole("textbox").inputValue(), text);

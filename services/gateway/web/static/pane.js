@@ -25,7 +25,7 @@ export class Pane extends Component {
     addEventListener("focus", this.look);
     document.addEventListener("visibilitychange", this.look);
     this.look();
-    if (this.props.active && !touch) this.field.current.focus();
+    if (this.props.active) this.enter();
   }
 
   componentWillUnmount() {
@@ -33,11 +33,14 @@ export class Pane extends Component {
     document.removeEventListener("visibilitychange", this.look);
   }
 
-  /** @param {any} before */
-  componentDidUpdate(before) {
+  componentDidUpdate() {
     this.look();
-    const changed = before.room !== this.props.room;
-    if (this.props.active && (changed || !before.active) && !touch && !this.base?.contains(document.activeElement)) this.field.current.focus();
+    if (this.props.store.wanted === this.props.room.name) this.enter();
+  }
+
+  enter() {
+    this.props.store.wanted = "";
+    if (!touch) this.field.current.focus(); // on a phone the keyboard would hide half of the conversation
   }
 
   /** What is on the screen of somebody who looks at it has been read. */

@@ -44,6 +44,7 @@ export class Store {
   /** @type {string[]} */
   used = [];
   active = "";
+  wanted = ""; // whose field is to have the focus once it is drawn
   search = "";
   ready = false; // contacts and conversations have been read once
   listError = "";
@@ -376,6 +377,8 @@ export class Store {
       }
     }
     this.focus(name);
+    this.wanted = name;
+    this.changed();
     if (!r.loaded) void this.older(r);
   }
 
@@ -392,7 +395,7 @@ export class Store {
   close(name) {
     this.panes = this.panes.filter((p) => p !== name);
     this.used = this.used.filter((p) => p !== name);
-    if (this.active === name) this.active = this.used.at(-1) ?? "";
+    if (this.active === name) this.wanted = this.active = this.used.at(-1) ?? "";
     keep.set(`panes.${this.me}`, JSON.stringify(this.panes));
     this.changed();
   }
