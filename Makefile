@@ -91,10 +91,10 @@ screenshots: test-deps build ## those of the README, anew
 	node tests/browser/screenshots.js
 
 screenshot: ## draw the terminal client again, into docs/img/terminal.svg
-	cd cmd/parley && $(GO) test -count=1 -run '^TestScreenshot$$' . -screenshot $(CURDIR)/docs/img/terminal.svg
+	cd cmd/parley && $(GO) test -count=1 -run '^TestChatScreenshot$$' . -screenshot $(CURDIR)/docs/img/terminal.svg
 
 settings: ## write what parley config prints into docs/operations.md
-	cd cmd/parley && $(GO) test -count=1 -run '^TestOperationsListsEverySetting$$' . -write-settings
+	cd cmd/parley && $(GO) test -count=1 -run '^TestSettingsAreAllListed$$' . -write-settings
 
 adr-index: ## write the list of decisions, docs/adr/README.md
 	@.ci/adr-index >docs/adr/README.md

@@ -10,7 +10,7 @@ import (
 )
 
 // Rules 7 and 8: deliveries are lost, sockets break: each message comes once, and those that are not late in order.
-func TestEachOnceInOrderWhateverBreaks(t *testing.T) {
+func TestReceiveEachOnceInOrderWhateverBreaks(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 7))

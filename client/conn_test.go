@@ -64,7 +64,7 @@ func TestSendOutcomeUnknown(t *testing.T) {
 }
 
 // Rule 18: a server that is slow with messages and says that it is there keeps its clients. It is asked once for all that wait: frames are limited.
-func TestSlowServerKeepsItsClients(t *testing.T) {
+func TestConnectionSurvivesASlowServer(t *testing.T) {
 	f := newFake(t)
 	f.mute = true
 	lisa := f.dial(client.Options{Session: f.session("lisa"), AnswerTimeout: 1500 * time.Millisecond})
@@ -93,7 +93,7 @@ func TestSlowServerKeepsItsClients(t *testing.T) {
 }
 
 // Rules 11 and 20: what was dropped because nobody read must not be confirmed by a pong.
-func TestNoPongWhileLagging(t *testing.T) {
+func TestPongIsNotSentWhileLagging(t *testing.T) {
 	f := newFake(t)
 	f.mute = true
 	lisa := f.dial(client.Options{Session: f.session("lisa"), Buffer: 4, Resume: "0"})
@@ -131,7 +131,7 @@ func TestNoPongWhileLagging(t *testing.T) {
 }
 
 // Rule 20: a bot that answers in its event loop must not lock itself out, however many messages come at once.
-func TestEchoWithFullQueue(t *testing.T) {
+func TestSendEchoWithFullQueue(t *testing.T) {
 	f := newFake(t)
 	lisa := f.dial(client.Options{Session: f.session("lisa"), Buffer: 4, Resume: "0"})
 	const n = 60
@@ -198,7 +198,7 @@ func TestDialFailsAtOnce(t *testing.T) {
 }
 
 // Rule 14: however many send while the server falls, each message is stored once.
-func TestManySendersWhileTheServerFalls(t *testing.T) {
+func TestSendByManyWhileTheServerFalls(t *testing.T) {
 	f := newFake(t)
 	lisa := f.dial(client.Options{Session: f.session("lisa")})
 	go func() {

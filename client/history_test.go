@@ -74,7 +74,7 @@ func TestHistoryBothWays(t *testing.T) {
 	}
 }
 
-func TestSmallEventsHaveAContext(t *testing.T) {
+func TestEventsThatAreSmallHaveAContext(t *testing.T) {
 	f := newFake(t)
 	lisa := f.dial(client.Options{Session: f.session("lisa")})
 	ended, cancel := context.WithCancel(t.Context())

@@ -35,7 +35,7 @@ func declared(t *testing.T, file string, keep func(*ast.ValueSpec) bool) (out []
 	return out
 }
 
-func TestEveryCodeIsListed(t *testing.T) {
+func TestCodesAreAllListed(t *testing.T) {
 	n := len(declared(t, "codes.go", func(v *ast.ValueSpec) bool {
 		id, ok := v.Type.(*ast.Ident)
 		return ok && id.Name == "Code"
@@ -59,7 +59,7 @@ func TestEveryCodeIsListed(t *testing.T) {
 }
 
 // JavaScript has the list once more; a code that is temporary in one language only would be tried again for ever, or never.
-func TestTemporaryIsTheSameInJavaScript(t *testing.T) {
+func TestCodesTemporaryIsTheSameInJavaScript(t *testing.T) {
 	b, err := os.ReadFile("../js/errors.js")
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestTemporaryIsTheSameInJavaScript(t *testing.T) {
 	}
 }
 
-func TestEveryCloseIsListed(t *testing.T) {
+func TestClosesAreAllListed(t *testing.T) {
 	n := len(declared(t, "close.go", func(v *ast.ValueSpec) bool {
 		if len(v.Values) != 1 {
 			return false
@@ -107,7 +107,7 @@ func TestEveryCloseIsListed(t *testing.T) {
 	}
 }
 
-func TestShouldReconnect(t *testing.T) {
+func TestClosesShouldReconnect(t *testing.T) {
 	for code, want := range map[int]bool{
 		1000: false, 1001: true, 1002: false, 1003: false, 1005: true, 1006: true, 1007: false, 1008: false, 1009: false, 1010: false,
 		1011: true, 1012: true, 1013: true, 1014: false, 1015: false, 3000: false, 3999: false, 4000: true, 4499: true, 4500: false, 4999: false, 5000: false, 0: false, -1: false,
@@ -118,7 +118,7 @@ func TestShouldReconnect(t *testing.T) {
 	}
 }
 
-func TestAsError(t *testing.T) {
+func TestErrorAs(t *testing.T) {
 	e := E(Forbidden, "no")
 	if AsError(e) != e {
 		t.Error("an *Error was replaced")

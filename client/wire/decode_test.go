@@ -87,7 +87,7 @@ func TestDecodeData(t *testing.T) {
 	}
 }
 
-func TestValidMessageID(t *testing.T) {
+func TestMessageIDValid(t *testing.T) {
 	for _, id := range []string{"a", "0", "A-Z_a.z:9", "-", ".", strings.Repeat("x", 64), "01JV6C0W7J8ZQ"} {
 		if !ValidMessageID(id) {
 			t.Errorf("%q is refused", id)

@@ -70,7 +70,7 @@ func dataTypes() map[string]func() any {
 	}
 }
 
-func TestEveryEventHasADataType(t *testing.T) {
+func TestEventsHaveDataTypes(t *testing.T) {
 	types := dataTypes()
 	for _, e := range append(append([]string{}, ClientEvents...), ServerEvents...) {
 		if none := e == EvAlive || e == EvDisconnection; none == (types[e] != nil) {

@@ -77,7 +77,7 @@ func frames() []struct {
 	return out
 }
 
-func TestGoldenFrames(t *testing.T) {
+func TestFramesGolden(t *testing.T) {
 	var got bytes.Buffer
 	seen := map[string]bool{}
 	for _, f := range frames() {
@@ -98,8 +98,8 @@ func TestGoldenFrames(t *testing.T) {
 	golden(t, "server.golden", got.Bytes())
 }
 
-// TestGoldenClientFrames is what clients in Go send: the types of this package, encoded by encoding/json.
-func TestGoldenClientFrames(t *testing.T) {
+// TestFramesOfClientsGolden is what clients in Go send: the types of this package, encoded by encoding/json.
+func TestFramesOfClientsGolden(t *testing.T) {
 	room := "Avi&Lisa"
 	var got bytes.Buffer
 	seen := map[string]bool{}

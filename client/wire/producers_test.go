@@ -43,8 +43,8 @@ func producers(t *testing.T, file string) map[string]bool {
 	return out
 }
 
-// TestEveryCodeAndCloseIsProduced holds what the protocol declares to what the services do.
-func TestEveryCodeAndCloseIsProduced(t *testing.T) {
+// TestCodesAndClosesAreProduced holds what the protocol declares to what the services do.
+func TestCodesAndClosesAreProduced(t *testing.T) {
 	produced := map[string]bool{}
 	for _, dir := range []string{"services", "pkg"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
@@ -86,15 +86,15 @@ var shown = map[string]struct{ file, test string }{
 	"InvalidUsername":    {"services/gateway/internal/httpapi/people_test.go", "TestPairs"},
 	"IDConflict":         {"tests/scenario/ids_test.go", "clientIDs"},
 	"TooManyConnections": {"services/gateway/internal/connections/connections_test.go", "TestLivingConnectionsOfAUserStay"},
-	"RateLimited":        {"services/auth/login_test.go", "TestThrottle"},
+	"RateLimited":        {"services/auth/login_test.go", "TestLoginThrottle"},
 	"Unavailable":        {"services/gateway/internal/bus/publish_test.go", "TestRefused"},
 	"Internal":           {"services/gateway/internal/httpapi/handler_test.go", "TestErrors"},
 	"UsernameTaken":      {"services/auth/login_test.go", "TestNamesThatCannotBeRegistered"},
 	"NotFound":           {"services/gateway/internal/httpapi/handler_test.go", "TestUnknownPathsAndMethods"},
 }
 
-// TestEveryCodeHasATest fails for a code that no test produces, and when the test that did so has gone or has forgotten it.
-func TestEveryCodeHasATest(t *testing.T) {
+// TestCodesHaveTests fails for a code that no test produces, and when the test that did so has gone or has forgotten it.
+func TestCodesHaveTests(t *testing.T) {
 	for _, name := range declared(t, "codes.go", func(v *ast.ValueSpec) bool { return v.Names[0].Name != "Codes" }) {
 		where, ok := shown[name]
 		if !ok {

@@ -6,7 +6,7 @@ import (
 )
 
 // What a client said is taken as it was said, or refused.
-func TestDecodingChangesNothing(t *testing.T) {
+func TestDecodeChangesNothing(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		`{"event":"e","data":{"content":"\ud800"}}`, `{"event":"e","data":{"content":"\udc00"}}`, `{"event":"e","data":{"content":"\ud800x"}}`,
@@ -35,7 +35,7 @@ func TestDecodingChangesNothing(t *testing.T) {
 	}
 }
 
-func TestWholeNumbersAndNull(t *testing.T) {
+func TestDecodeWholeNumbersAndNull(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int64{`{"seq":21.0}`: 21, `{"seq":2.1e1}`: 21, `{"seq":210e-1}`: 21, `{"seq":-0.0}`: 0, `{"seq":null}`: 0} {
 		var m Marker

@@ -13,8 +13,8 @@ import (
 	"parley.example/client/wire"
 )
 
-// TestLostTokenKey: a lost key ends no login. Its public half is in NATS; when that is lost as well, refresh tokens are traded for tokens of the new key.
-func TestLostTokenKey(t *testing.T) {
+// TestTokenKeyLost: a lost key ends no login. Its public half is in NATS; when that is lost as well, refresh tokens are traded for tokens of the new key.
+func TestTokenKeyLost(t *testing.T) {
 	data := t.TempDir()
 	s := start(t, data)
 	tokens := s.login("Avi", "MoreMoreMore").Tokens()

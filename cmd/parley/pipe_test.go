@@ -30,7 +30,7 @@ func piped(t *testing.T, url, user, password, stdin string, args ...string) (sta
 	return cmd.ProcessState.ExitCode(), o.String(), e.String()
 }
 
-func TestSendAndTail(t *testing.T) {
+func TestChatSendAndTail(t *testing.T) {
 	s := start(t, t.TempDir())
 	lisa := s.dial(s.login("Lisa", "TestMe"))
 

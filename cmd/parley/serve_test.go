@@ -206,7 +206,7 @@ func TestServe(t *testing.T) {
 }
 
 // Nobody has a password that everybody knows unless that was asked for; and if it was once, the log says so.
-func TestDemoUsersOnlyWhenAskedFor(t *testing.T) {
+func TestServeDemoUsersOnlyWhenAskedFor(t *testing.T) {
 	data := t.TempDir()
 	serve := func(args ...string) *server {
 		s := launch(t, append(args, "--http", "127.0.0.1:0", "--data", data)...)
@@ -234,7 +234,7 @@ func TestDemoUsersOnlyWhenAskedFor(t *testing.T) {
 
 // Other users of the machine read nothing that is kept, also where an earlier version left it open. What the process makes, the socket of
 // the administration above all, is never open, not even for a moment.
-func TestDataFolderIsPrivate(t *testing.T) {
+func TestServeDataFolderIsPrivate(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	s := start(t, data)
 	s.dial(s.login("Lisa", "TestMe"))
@@ -275,7 +275,7 @@ func TestDataFolderIsPrivate(t *testing.T) {
 }
 
 // What was accepted is there after the worst end, once.
-func TestKillAfterAccepted(t *testing.T) {
+func TestServeKillAfterAccepted(t *testing.T) {
 	data := t.TempDir()
 	s := start(t, data)
 	lisa := s.dial(s.login("Lisa", "TestMe"))
@@ -311,7 +311,7 @@ func TestKillAfterAccepted(t *testing.T) {
 
 // The server dies and comes back under two connected clients: they come back too, and what one sends meanwhile is
 // accepted after all and arrives once.
-func TestRestartUnderClients(t *testing.T) {
+func TestServeRestartUnderClients(t *testing.T) {
 	data, addr := t.TempDir(), fmt.Sprint("127.0.0.1:", testx.FreePort(t))
 	s := start(t, data, "--http", addr)
 	lisa, avi := s.dial(s.login("Lisa", "TestMe")), s.dial(s.login("Avi", "MoreMoreMore"))
@@ -347,7 +347,7 @@ func TestRestartUnderClients(t *testing.T) {
 	}
 }
 
-func TestFailsClearly(t *testing.T) {
+func TestServeFailsClearly(t *testing.T) {
 	data := t.TempDir()
 	s := start(t, data)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -382,7 +382,7 @@ func TestFailsClearly(t *testing.T) {
 	}
 }
 
-func TestTerminateWhileStarting(t *testing.T) {
+func TestServeTerminateWhileStarting(t *testing.T) {
 	s := launch(t, "--http", "127.0.0.1:0", "--data", t.TempDir(), "--log-level", "debug")
 	testx.Eventually(t, "it starts", 20*time.Second, func() bool { return s.notes.String() != "" })
 	if status := s.stop(syscall.SIGTERM); status != 0 {
@@ -423,7 +423,7 @@ func TestCommands(t *testing.T) {
 }
 
 // Two people in two terminals.
-func TestChat(t *testing.T) {
+func TestChatPipe(t *testing.T) {
 	s := start(t, t.TempDir())
 	avi := s.chat("Avi", "MoreMoreMore")
 	avi.waitFor("* you are Avi")

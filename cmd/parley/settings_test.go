@@ -19,8 +19,8 @@ const (
 	settingsEnd   = "<!-- end of settings -->\n"
 )
 
-// TestOperationsListsEverySetting: the table of the settings is what the programs say of themselves.
-func TestOperationsListsEverySetting(t *testing.T) {
+// TestSettingsAreAllListed: the table of the settings is what the programs say of themselves.
+func TestSettingsAreAllListed(t *testing.T) {
 	out, err := exec.Command(binary, "config").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +89,8 @@ func settingsTable(t *testing.T, reference string) string {
 // foreign are flags of other programs that our documents name in passing.
 var foreign = []string{"--help", "--force-conflicts", "--force", "--overrides", "--replicas", "--set", "--wait"}
 
-// TestDocumentsNameNoUnknownSetting: a flag in a sentence is one of ours.
-func TestDocumentsNameNoUnknownSetting(t *testing.T) {
+// TestSettingsInDocumentsExist: a flag in a sentence is one of ours.
+func TestSettingsInDocumentsExist(t *testing.T) {
 	out, err := exec.Command(binary, "config").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// screenshot is where TestScreenshot draws the README's picture; `make screenshot` sets it.
+// screenshot is where TestChatScreenshot draws the README's picture; `make screenshot` sets it.
 var screenshot = flag.String("screenshot", "", "file to draw the screen of parley chat into")
 
 // Sizes of a cell, in the units of the picture, and its colours.

@@ -72,7 +72,7 @@ func (s *screen) green(text string) bool {
 const aviLisa = "Avi&Lisa"
 
 // Everything that a person does in the full screen, over a terminal.
-func TestFullScreen(t *testing.T) {
+func TestChatFullScreen(t *testing.T) {
 	data, addr := t.TempDir(), fmt.Sprint("127.0.0.1:", testx.FreePort(t))
 	srv := start(t, data, "--http", addr)
 	aviMe := srv.login("Avi", "MoreMoreMore")
@@ -206,7 +206,7 @@ func TestFullScreen(t *testing.T) {
 }
 
 // The picture of the README. It is drawn every time, and kept by `make screenshot`.
-func TestScreenshot(t *testing.T) {
+func TestChatScreenshot(t *testing.T) {
 	srv := start(t, t.TempDir())
 	eraMe := srv.login("Era", "Come on")
 	avi, era := srv.dial(srv.login("Avi", "MoreMoreMore")), srv.dial(eraMe)

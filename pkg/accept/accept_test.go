@@ -144,8 +144,8 @@ func TestTrustedPeersAreCountedInAllOnly(t *testing.T) {
 	r.out(t, "127.0.0.1")
 }
 
-// TestMoreThanCanBeTold: a crowd that says nothing and reads nothing takes no more places for its refusals than there are, and everybody is closed.
-func TestMoreThanCanBeTold(t *testing.T) {
+// TestLimitsMoreThanCanBeTold: a crowd that says nothing and reads nothing takes no more places for its refusals than there are, and everybody is closed.
+func TestLimitsMoreThanCanBeTold(t *testing.T) {
 	r := listen(t, tellTime, Config{Total: 1, PerAddress: 1})
 	_, server := r.in(t, "127.0.0.1")
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}, Timeout: 10 * time.Second}
@@ -189,8 +189,8 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestNothingIsLostByCounting: a counted connection still writes several buffers in one system call, which net does for its own connections only.
-func TestNothingIsLostByCounting(t *testing.T) {
+// TestLimitsLoseNothingByCounting: a counted connection still writes several buffers in one system call, which net does for its own connections only.
+func TestLimitsLoseNothingByCounting(t *testing.T) {
 	r := listen(t, patient, Config{Total: 1, PerAddress: 1})
 	client, server := r.in(t, "127.0.0.1")
 	bufs := net.Buffers{[]byte("a"), []byte("b")}

@@ -163,7 +163,7 @@ func TestSecret(t *testing.T) {
 	}
 }
 
-func TestMistakesOfTheProgram(t *testing.T) {
+func TestLoadMistakesOfTheProgram(t *testing.T) {
 	var badDefault struct {
 		N int `cfg:"n" default:"x"`
 	}

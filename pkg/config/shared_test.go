@@ -21,7 +21,7 @@ type whole struct {
 
 func (whole) Fixed() []string { return []string{"url"} }
 
-func TestSharedAndFixedSettings(t *testing.T) {
+func TestLoadSharedAndFixedSettings(t *testing.T) {
 	var c whole
 	env := map[string]string{"PARLEY_URL": "ignored", "PARLEY_LEVEL": "warn", "PARLEY_N": "three"}
 	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }

@@ -42,7 +42,7 @@ func TestNamesThatAreNot(t *testing.T) {
 	}
 }
 
-func TestCaseIsOneName(t *testing.T) {
+func TestNamesInEitherCaseAreOne(t *testing.T) {
 	for _, same := range [][]string{
 		{"avi", "AVI", "Avi"}, {"straße", "STRASSE", "STRAẞE"}, {"éva", "E\u0301VA"}, {"ﬁn", "FIN"}, {"Kelvin", "kelvin"}, {"σας", "ΣΑΣ"}, {"ａｂ", "AB"}, {"ⅷa", "VIIIA"},
 	} {
@@ -59,7 +59,7 @@ func TestCaseIsOneName(t *testing.T) {
 	}
 }
 
-func TestPlainNames(t *testing.T) {
+func TestNamesPlain(t *testing.T) {
 	for name, want := range map[string]string{
 		"Jérémy": "jeremy", "İlker": "ilker", "ILKER": "ilker", "ılgaz": "ilgaz", "Łukasz": "lukasz", "Søren": "soren", "Straße": "strasse", "ЙОСИФ": "иосиф", "ΐα": "ια",
 		"avi": "avi", "字": "字", "가": "\u1100\u1161", "\uff9e": "\u3099",
@@ -75,7 +75,7 @@ func TestPlainNames(t *testing.T) {
 	}
 }
 
-func TestNameProperties(t *testing.T) {
+func TestNamesProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n, err := Name(names().Draw(t, "name"))
 		if err != nil {
@@ -118,7 +118,7 @@ func checkName(t interface{ Fatalf(string, ...any) }, n string) {
 
 func first(key string, _ bool) string { return key }
 
-func TestRoomProperties(t *testing.T) {
+func TestRoomsProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x, _ := Name(names().Draw(t, "x"))
 		y, _ := Name(names().Draw(t, "y"))

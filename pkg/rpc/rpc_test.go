@@ -132,8 +132,8 @@ func TestCallWaitsNoLongerThanAsked(t *testing.T) {
 	wantCode(t, err, wire.Unavailable)
 }
 
-// TestBusy: one request more than there is room for is refused at once, and the room is given back.
-func TestBusy(t *testing.T) {
+// TestCallWhileBusy: one request more than there is room for is refused at once, and the room is given back.
+func TestCallWhileBusy(t *testing.T) {
 	nc := testx.NatsServer(t).Connect()
 	const room = 3
 	running, release := make(chan struct{}, room), make(chan struct{})
@@ -167,8 +167,8 @@ func TestBusy(t *testing.T) {
 	})
 }
 
-// TestReplicas: two processes share the work, and when one stops the other has it all. No request is lost.
-func TestReplicas(t *testing.T) {
+// TestCallReplicas: two processes share the work, and when one stops the other has it all. No request is lost.
+func TestCallReplicas(t *testing.T) {
 	srv := testx.NatsServer(t)
 	var served [2]atomic.Int32
 	var services [2]*rpc.Service
@@ -311,8 +311,8 @@ func TestServeAgain(t *testing.T) {
 	})
 }
 
-// TestConnectWithoutServer: a service may start before NATS does.
-func TestConnectWithoutServer(t *testing.T) {
+// TestCallConnectsWithoutServer: a service may start before NATS does.
+func TestCallConnectsWithoutServer(t *testing.T) {
 	srv := testx.NatsServer(t)
 	url := srv.ClientURL()
 	srv.Stop()
@@ -331,7 +331,7 @@ func TestConnectWithoutServer(t *testing.T) {
 	})
 }
 
-func TestInternalErrorsAreLogged(t *testing.T) {
+func TestCallInternalErrorsAreLogged(t *testing.T) {
 	nc := testx.NatsServer(t).Connect()
 	var mu sync.Mutex
 	var logged bytes.Buffer

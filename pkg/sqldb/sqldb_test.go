@@ -27,8 +27,8 @@ func version(n int) fstest.MapFS {
 	return m
 }
 
-// TestTwoVersions: while a rollout goes on, programs of both versions start, in any order and at once. The older ones run on the newer schema.
-func TestTwoVersions(t *testing.T) {
+// TestMigrationsOfTwoVersions: while a rollout goes on, programs of both versions start, in any order and at once. The older ones run on the newer schema.
+func TestMigrationsOfTwoVersions(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	for name, url := range map[string]string{"sqlite": "sqlite:" + filepath.Join(t.TempDir(), "a.db"), "postgres": pg.Database(t)} {
 		t.Run(name, func(t *testing.T) {

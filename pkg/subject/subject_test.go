@@ -69,7 +69,7 @@ func TestTokensAreInjective(t *testing.T) {
 }
 
 // A spelling that Token does not write must not be read: it would be a second name for a room.
-func TestOtherSpellingsOfTokens(t *testing.T) {
+func TestTokensInOtherSpellings(t *testing.T) {
 	for _, s := range []string{"", "_", "a_", "_2", "_2e", "_2G", "_41", "_2D", "a.b", "*", ">", "a b", "é", "_C3_A9_", "a_2E_"} {
 		if got, err := Untoken(s); !errors.Is(err, ErrSubject) {
 			t.Errorf("%q is read as %q", s, got)
@@ -124,7 +124,7 @@ func matches(pattern, subject string) bool {
 }
 
 // The partition of a room is written into installed systems. These must never change.
-func TestAProbeIsNoRooms(t *testing.T) {
+func TestProbeIsNoRoom(t *testing.T) {
 	for _, p := range []int{0, 63} {
 		s := Probe(p)
 		if _, _, err := ParsePublish(s); err == nil || !IsProbe(s) {

@@ -80,7 +80,7 @@ func TestTokensRoundTrip(t *testing.T) {
 	})
 }
 
-func TestTimes(t *testing.T) {
+func TestTokensTimes(t *testing.T) {
 	s := newSigner(t)
 	tok := sign(t, s, avi())
 	for _, c := range []struct {
@@ -93,7 +93,7 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-func TestKeys(t *testing.T) {
+func TestTokensKeys(t *testing.T) {
 	s, other := newSigner(t), newSigner(t)
 	tok := sign(t, s, avi())
 	refused(t, "an unknown key", tok, now, keysOf(other), ErrKey)
@@ -119,7 +119,7 @@ func forge(s *Signer, header, claims map[string]any) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(s.key, []byte(text)))
 }
 
-func TestForgeries(t *testing.T) {
+func TestTokensForged(t *testing.T) {
 	s := newSigner(t)
 	keys := keysOf(s)
 	kid, pub := s.Public()
@@ -188,7 +188,7 @@ func TestForgeries(t *testing.T) {
 }
 
 // No bit of a token can be changed.
-func TestChangedTokens(t *testing.T) {
+func TestTokensChanged(t *testing.T) {
 	s := newSigner(t)
 	tok := sign(t, s, avi())
 	rapid.Check(t, func(t *rapid.T) {

@@ -121,7 +121,7 @@ func TestResolveAndDirectory(t *testing.T) {
 	})
 }
 
-func TestRosterNeedsConsent(t *testing.T) {
+func TestContactsInARosterNeedConsent(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url, roster)
 		r.register("Avi", "Lisa", "Era")
@@ -196,7 +196,7 @@ func TestRosterNeedsConsent(t *testing.T) {
 }
 
 // Requests that cross must not both stay requests.
-func TestCrossingRequests(t *testing.T) {
+func TestContactsRequestsThatCross(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url, roster)
 		r.register("Avi", "Lisa")

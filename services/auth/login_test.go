@@ -108,7 +108,7 @@ func TestNamesThatCannotBeRegistered(t *testing.T) {
 	})
 }
 
-func TestOneOfManyGetsAName(t *testing.T) {
+func TestNamesGoToOneOfMany(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url)
 		var wg sync.WaitGroup
@@ -130,7 +130,7 @@ func TestOneOfManyGetsAName(t *testing.T) {
 	})
 }
 
-func TestWrongCredentialsAnswerAlike(t *testing.T) {
+func TestLoginWithWrongCredentialsAnswersAlike(t *testing.T) {
 	r := start(t, "sqlite:"+t.TempDir()+"/auth.db")
 	r.register("Avi")
 	cost := func(name, pw string) (float64, *wire.Error) {
@@ -264,7 +264,7 @@ func TestDemoUsers(t *testing.T) {
 	})
 }
 
-func TestThrottle(t *testing.T) {
+func TestLoginThrottle(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url, func(c *auth.Config) { c.AccountTries, c.AddressTries = 3, 6 })
 		// A second replica on the same SQL.
@@ -294,7 +294,7 @@ func TestThrottle(t *testing.T) {
 	})
 }
 
-func TestTheQueueForHashesIsBounded(t *testing.T) {
+func TestLoginQueueForHashesIsBounded(t *testing.T) {
 	r := start(t, "sqlite:"+t.TempDir()+"/auth.db", func(c *auth.Config) { c.HashConcurrency, c.HashQueue, c.AccountTries = 1, 1, 1000 })
 	r.register("Avi")
 	var wg sync.WaitGroup

@@ -20,7 +20,7 @@ import (
 	"parley.example/services/auth"
 )
 
-func TestStartsWithoutSQLAndNATS(t *testing.T) {
+func TestOutageStartsWithoutSQLAndNATS(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	url := pg.Database(t)
 	pg.Stop()
@@ -43,8 +43,8 @@ func TestStartsWithoutSQLAndNATS(t *testing.T) {
 	r.verify(r.login("Avi").AccessToken)
 }
 
-// TestSQLThatTakesNoWrites: a server that became read-only answers everything but what a login needs.
-func TestSQLThatTakesNoWrites(t *testing.T) {
+// TestOutageSQLThatTakesNoWrites: a server that became read-only answers everything but what a login needs.
+func TestOutageSQLThatTakesNoWrites(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	url := pg.Database(t)
 	r := start(t, url)
@@ -59,7 +59,7 @@ func TestSQLThatTakesNoWrites(t *testing.T) {
 	r.login("Avi")
 }
 
-func TestSQLGoesAndComes(t *testing.T) {
+func TestOutageSQLGoesAndComes(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	r := start(t, pg.Database(t))
 	r.register("Avi", "Lisa")
@@ -92,7 +92,7 @@ func TestSQLGoesAndComes(t *testing.T) {
 }
 
 // JetStream that lost everything gets the key again, and a logout that could not be told says so.
-func TestNATSLosesTheBuckets(t *testing.T) {
+func TestOutageNATSLosesTheBuckets(t *testing.T) {
 	r := start(t, "sqlite:"+filepath.Join(t.TempDir(), "auth.db"))
 	r.register("Avi")
 	c := r.verify(r.login("Avi").AccessToken)
@@ -121,7 +121,7 @@ func TestNATSLosesTheBuckets(t *testing.T) {
 	r.verify(r.login("Avi").AccessToken)
 }
 
-func TestTTLOfTheBucketNeverShrinks(t *testing.T) {
+func TestRevocationsTTLNeverShrinks(t *testing.T) {
 	n := testx.NatsServer(t)
 	long := launch(t, n, "sqlite:"+filepath.Join(t.TempDir(), "a.db"), func(c *auth.Config) { c.LegacyTTL = 2000 * time.Hour })
 	testx.Eventually(t, "ready", 20*time.Second, func() bool { return long.svc.Ready() == nil })
@@ -133,7 +133,7 @@ func TestTTLOfTheBucketNeverShrinks(t *testing.T) {
 	}
 }
 
-func TestMistakesInTheConfig(t *testing.T) {
+func TestConfigMistakes(t *testing.T) {
 	cfg := auth.Config{Mode: "nobody", Replicas: 2, TokenKey: "secret-text"}
 	cfg.SQL.URL = "sqlite:x"
 	_, err := auth.New(cfg, auth.Deps{Log: testx.Quiet(), Registry: prometheus.NewRegistry()})
@@ -172,7 +172,7 @@ func TestAdminPort(t *testing.T) {
 	}
 }
 
-func TestStopsAtOnceWhileItWaits(t *testing.T) {
+func TestOutageStopsAtOnceWhileItWaits(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var cfg auth.Config
 	if err := config.Load(&cfg, nil, func(string) (string, bool) { return "", false }); err != nil {

@@ -146,7 +146,7 @@ func (r *rig) void(tok api.Tokens) bool {
 }
 
 // A login that is one too many ends at once; a change of the password ends all, also those that are in no list any more.
-func TestEveryLoginThatGoesIsRevoked(t *testing.T) {
+func TestRevocationsOfEveryLoginThatGoes(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		r := start(t, url, func(c *auth.Config) { c.HashConcurrency, c.HashQueue = 2, 1000 })
 		r.register("Avi", "Lisa")
@@ -191,7 +191,7 @@ func TestEveryLoginThatGoesIsRevoked(t *testing.T) {
 }
 
 // Whoever writes last, the latest time counts.
-func TestNotBeforeNeverGoesBack(t *testing.T) {
+func TestRevocationsNotBeforeNeverGoesBack(t *testing.T) {
 	r := start(t, "sqlite:"+t.TempDir()+"/auth.db")
 	r.register("Avi")
 	tok := r.login("Avi")

@@ -142,7 +142,7 @@ func cmp[T int64 | string](x, y T) int {
 }
 
 // Another session's confirmation between two pages takes nothing away from the room that is being read.
-func TestContIgnoresLaterCursors(t *testing.T) {
+func TestCatchUpContIgnoresLaterCursors(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, _, c := start(t, sqlURL)
 		c.burst("avi", "lisa", "m", 5000)
@@ -164,7 +164,7 @@ func TestContIgnoresLaterCursors(t *testing.T) {
 	})
 }
 
-func TestSeventeenthDeviceReplacesTheOldest(t *testing.T) {
+func TestDevicesSeventeenthReplacesTheOldest(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, _, c := start(t, sqlURL)
 		seq := c.send("avi", "lisa", "1", "hello")
@@ -191,7 +191,7 @@ func TestSeventeenthDeviceReplacesTheOldest(t *testing.T) {
 }
 
 // A device that nobody knows starts where its user stands, at its first join, and from then on has a place of its own.
-func TestNewDeviceStartsWhereItsUserStands(t *testing.T) {
+func TestDevicesStartWhereTheirUserStands(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, _, c := start(t, sqlURL)
 		old := c.send("bob", "avi", "1", "long ago")

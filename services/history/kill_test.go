@@ -27,9 +27,9 @@ func process(t *testing.T, bin, natsURL, sqlURL string) (kill func()) {
 	return kill
 }
 
-// TestKilledWhileIngesting kills the owner again and again at any point of a batch, with another replica beside it: every message is
+// TestIngestKilled kills the owner again and again at any point of a batch, with another replica beside it: every message is
 // in SQL once, and unread counts are right.
-func TestKilledWhileIngesting(t *testing.T) {
+func TestIngestKilled(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "history")
 	if out, err := exec.Command("go", "build", "-o", bin, "./cmd/history").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

@@ -12,7 +12,7 @@ import (
 	"parley.example/pkg/subject"
 )
 
-func TestStoresInOrderWithPredecessors(t *testing.T) {
+func TestIngestInOrderWithPredecessors(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, _, c := start(t, sqlURL)
 		s1 := c.send("avi", "lisa", "1", "hello")
@@ -70,7 +70,7 @@ func TestPagesBothWays(t *testing.T) {
 }
 
 // Answers stay below what NATS carries, however large the messages are.
-func TestAnswersAreCutBySize(t *testing.T) {
+func TestPagesAreCutBySize(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, _, c := start(t, sqlURL)
 		text := strings.Repeat("<", 16<<10) // six bytes each in JSON
@@ -103,7 +103,7 @@ func TestAnswersAreCutBySize(t *testing.T) {
 	})
 }
 
-func TestTwins(t *testing.T) {
+func TestIngestTwins(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, r, c := start(t, sqlURL)
 		first := c.send("avi", "lisa", "x", "once")
@@ -149,7 +149,7 @@ func TestTwins(t *testing.T) {
 	})
 }
 
-func TestGarbageIsSkipped(t *testing.T) {
+func TestIngestSkipsGarbage(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, r, c := start(t, sqlURL)
 		long := strings.Repeat("x", 300)

@@ -14,8 +14,8 @@ import (
 	"parley.example/services/history"
 )
 
-// TestAnswersEqualAModel sends at random, also twins and used ids, and compares pages, catch-ups and counts with a model in memory.
-func TestAnswersEqualAModel(t *testing.T) {
+// TestModelAnswers sends at random, also twins and used ids, and compares pages, catch-ups and counts with a model in memory.
+func TestModelAnswers(t *testing.T) {
 	// A check is some hundred requests; rapid's own default of 100 takes minutes under the race detector.
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		if err := f.Value.Set("25"); err != nil {
@@ -150,8 +150,8 @@ func TestAnswersEqualAModel(t *testing.T) {
 	})
 }
 
-// TestOneSnapshotWhileMessagesCome reads while it is written: an answer has everything up to the position that it names.
-func TestOneSnapshotWhileMessagesCome(t *testing.T) {
+// TestModelOneSnapshotWhileMessagesCome reads while it is written: an answer has everything up to the position that it names.
+func TestModelOneSnapshotWhileMessagesCome(t *testing.T) {
 	for name, url := range map[string]string{"sqlite": "sqlite:" + filepath.Join(t.TempDir(), "h.db"), "postgres": testx.Postgres(t)} {
 		t.Run(name, func(t *testing.T) {
 			n, _, c := start(t, url)

@@ -20,7 +20,7 @@ import (
 	"parley.example/services/history"
 )
 
-func TestSQLDownAndBack(t *testing.T) {
+func TestOutageSQLDownAndBack(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	_, r, c := start(t, pg.Database(t))
 	c.burst("avi", "lisa", "before", 10)
@@ -41,7 +41,7 @@ func TestSQLDownAndBack(t *testing.T) {
 	r.ready()
 }
 
-func TestStartsBeforeItsDependencies(t *testing.T) {
+func TestOutageStartsBeforeItsDependencies(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	url := pg.Database(t)
 	n := testx.NatsServer(t)
@@ -60,7 +60,7 @@ func TestStartsBeforeItsDependencies(t *testing.T) {
 	}
 }
 
-func TestNATSRestarts(t *testing.T) {
+func TestOutageNATSRestarts(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		n, r, c := start(t, sqlURL)
 		for i := range 3 {
@@ -80,7 +80,7 @@ func TestNATSRestarts(t *testing.T) {
 }
 
 // The consumer's server is replaced under it: a cluster node that held it stops for good.
-func TestClusterNodesStopInTurn(t *testing.T) {
+func TestOutageClusterNodesStopInTurn(t *testing.T) {
 	cl := testx.NatsCluster(t, 3)
 	r := launch(t, cl.URL(), "sqlite:"+filepath.Join(t.TempDir(), "h.db"), func(c *history.Config) { c.Streams.Replicas = 3 })
 	testx.Eventually(t, "ready", 60*time.Second, func() bool { return r.svc.Ready() == nil })
@@ -109,7 +109,7 @@ func TestClusterNodesStopInTurn(t *testing.T) {
 }
 
 // Two replicas, and the owner is stopped while messages flow: each message is stored once.
-func TestReplicasTakeOver(t *testing.T) {
+func TestPartitionsTakenOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		n := testx.NatsServer(t)
 		a := launch(t, n.ClientURL(), sqlURL).ready()
@@ -135,7 +135,7 @@ func TestReplicasTakeOver(t *testing.T) {
 }
 
 // Somebody else moves the position under an owner that does not know it: the owner's rows must not get in.
-func TestPositionFencesAnotherWriter(t *testing.T) {
+func TestPartitionsFenceAnotherWriter(t *testing.T) {
 	sqlURL := testx.Postgres(t)
 	_, _, c := start(t, sqlURL)
 	c.burst("avi", "lisa", "m", 10)
@@ -219,7 +219,7 @@ func (c *client) stream() *jetstream.StreamInfo {
 	return s.CachedInfo()
 }
 
-func TestPurgesWhatSQLHas(t *testing.T) {
+func TestStreamPurgedOfWhatSQLHas(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, r, c := start(t, sqlURL, func(c *history.Config) { c.Keep = 100 })
 		c.burst("avi", "lisa", "m", 1000)
@@ -247,8 +247,8 @@ func TestPurgesWhatSQLHas(t *testing.T) {
 	})
 }
 
-// TestSQLThatTakesNoWrites: history says so, by its own work, and goes on by itself.
-func TestSQLThatTakesNoWrites(t *testing.T) {
+// TestOutageSQLThatTakesNoWrites: history says so, by its own work, and goes on by itself.
+func TestOutageSQLThatTakesNoWrites(t *testing.T) {
 	pg := testx.PostgresServer(t)
 	url := pg.Database(t)
 	_, r, c := start(t, url)
@@ -268,7 +268,7 @@ func TestSQLThatTakesNoWrites(t *testing.T) {
 	}
 }
 
-func TestRefusesAnOldStreamAndHeals(t *testing.T) {
+func TestStreamThatIsOldIsRefusedAndHeals(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		_, r, c := start(t, sqlURL)
 		c.burst("avi", "lisa", "m", 20)
@@ -336,7 +336,7 @@ func TestRefusesAnOldStreamAndHeals(t *testing.T) {
 }
 
 // A deleted stream is made again above every seq that was given.
-func TestLostStreamIsMadeAnewAbove(t *testing.T) {
+func TestStreamThatIsLostIsMadeAnewAbove(t *testing.T) {
 	_, r, c := start(t, "sqlite:"+filepath.Join(t.TempDir(), "h.db"))
 	c.burst("avi", "lisa", "m", 20)
 	c.settle()
@@ -357,7 +357,7 @@ func TestLostStreamIsMadeAnewAbove(t *testing.T) {
 }
 
 // SQL was lost, the stream was not: what is left is read, and predecessors that nobody knows are left out.
-func TestEmptySQLOnAPurgedStream(t *testing.T) {
+func TestStreamPurgedAndSQLEmpty(t *testing.T) {
 	_, r, c := start(t, "sqlite:"+filepath.Join(t.TempDir(), "h.db"), func(c *history.Config) { c.Keep = 100 })
 	c.burst("avi", "lisa", "m", 500)
 	testx.Eventually(t, "purged", 20*time.Second, func() bool { return c.stream().State.FirstSeq > 1 })

@@ -61,7 +61,7 @@ func has(ms []api.StoredMessage, seq int64) bool {
 }
 
 // Whoever asks history for something has heard of messages that SQL does not have yet. Each kind of request must have a place in readers.
-func TestAllReadersWaitForTheWriter(t *testing.T) {
+func TestReadersAllWaitForTheWriter(t *testing.T) {
 	for _, h := range new(answer.Server).Handlers() {
 		if _, ok := readers[h.Subject]; !ok {
 			t.Errorf("%s is in no list: does it have to wait for the writer?", h.Subject)
@@ -110,7 +110,7 @@ func TestAllReadersWaitForTheWriter(t *testing.T) {
 }
 
 // An older page is complete however far behind SQL is.
-func TestOlderPagesDoNotWait(t *testing.T) {
+func TestReadersOfOlderPagesDoNotWait(t *testing.T) {
 	_, _, c := start(t, "sqlite:"+t.TempDir()+"/h.db")
 	c.burst("avi", "lisa", "m", 10)
 	c.settle()

@@ -29,7 +29,7 @@ func (c *client) raw(body string) int64 {
 
 // A roll: gateways of the next version write what this history does not know. It stores what came before and stops there, until a history of that
 // version takes over, which finds everything.
-func TestStopsAtAPayloadOfANewerVersion(t *testing.T) {
+func TestVersionsStopAtANewerPayload(t *testing.T) {
 	onBoth(t, func(t *testing.T, sqlURL string) {
 		n, old, c := start(t, sqlURL)
 		c.burst("avi", "lisa", "m", 10)

@@ -66,7 +66,7 @@ func code(err error) wire.Code {
 	return ""
 }
 
-func TestEveryMistakeInTheSettingsIsNamed(t *testing.T) {
+func TestSettingsMistakesAreNamed(t *testing.T) {
 	_, err := load(t, "--redis-url", "http://secret@x", "--presence-lease", "2h", "--presence-grace", "-1s", "--presence-tick", "0s", "--log-level", "loud")
 	for _, want := range []string{"redis-url", "presence-lease", "presence-grace", "presence-tick", "log-level"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -88,7 +88,7 @@ func TestEveryMistakeInTheSettingsIsNamed(t *testing.T) {
 	}
 }
 
-func TestItWaitsForNatsAndRedis(t *testing.T) {
+func TestOutageWaitsForNatsAndRedis(t *testing.T) {
 	n, r := testx.NatsServer(t), testx.RedisServer(t)
 	n.Stop()
 	r.Stop()
@@ -116,7 +116,7 @@ func TestItWaitsForNatsAndRedis(t *testing.T) {
 }
 
 // A Redis that answers and takes no writes.
-func TestNotReadyWhileRedisTakesNoWrites(t *testing.T) {
+func TestReadyOnlyWhileRedisTakesWrites(t *testing.T) {
 	n, r, master := testx.NatsServer(t), testx.RedisServer(t), testx.RedisServer(t)
 	s := start(t, n.ClientURL(), r.Addr)
 	rdb := redis.NewClient(&redis.Options{Addr: r.Addr})
@@ -176,7 +176,7 @@ func TestNotReadyWhileRedisTakesNoWrites(t *testing.T) {
 	}
 }
 
-func TestBadRequestsAreRefused(t *testing.T) {
+func TestRequestsThatAreBadAreRefused(t *testing.T) {
 	n := testx.NatsServer(t)
 	start(t, n.ClientURL(), testx.RedisServer(t).Addr)
 	nc := n.Connect()
@@ -207,7 +207,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 	}
 }
 
-func TestEachChangeIsAnnouncedOnce(t *testing.T) {
+func TestChangesAreAnnouncedOnce(t *testing.T) {
 	n := testx.NatsServer(t)
 	addr := testx.RedisServer(t).Addr
 	start(t, n.ClientURL(), addr)

@@ -104,7 +104,7 @@ func publish(t *testing.T, version string) string {
 }
 
 // The Go program of the README stands in a folder of its own, requires the SDK from a proxy and chats; only the address is another one.
-func TestGoProgramOfAStranger(t *testing.T) {
+func TestInstallGoProgram(t *testing.T) {
 	_, rest, found := strings.Cut(read(t, root+"/README.md"), "\n```go\n")
 	program, _, closed := strings.Cut(rest, "\n```\n")
 	const address = "http://127.0.0.1:8080"
@@ -165,7 +165,7 @@ func TestGoProgramOfAStranger(t *testing.T) {
 }
 
 // The package of the JavaScript SDK is enough for a strict TypeScript program, and its types are checked.
-func TestTypeScriptProgramOfAStranger(t *testing.T) {
+func TestInstallTypeScriptProgram(t *testing.T) {
 	const modules = root + "/tests/browser/node_modules/"
 	if _, err := os.Stat(modules); err != nil {
 		t.Fatal("tests/browser/node_modules is missing: run make test-deps")
@@ -246,7 +246,7 @@ for await (const m of session.history("Avi&Lisa")) console.log(m.content, accept
 }
 
 // A copy under another name builds, and is the same as before when it gets its name back.
-func TestModulePath(t *testing.T) {
+func TestInstallModulePath(t *testing.T) {
 	from := strings.TrimSuffix(modulePath(t, root+"/client"), "/client")
 	dir := t.TempDir()
 	tree := map[string]string{}

@@ -67,9 +67,9 @@ func (p *roundRobin) count(r *http.Response) error {
 	return nil
 }
 
-// TestTwoGateways: no request of a session needs to reach the gateway that holds it. Polls are passed on; an upgrade that reaches the other
+// TestOldClientsTwoGateways: no request of a session needs to reach the gateway that holds it. Polls are passed on; an upgrade that reaches the other
 // gateway is refused, and its client stays on polling.
-func TestTwoGateways(t *testing.T) {
+func TestOldClientsTwoGateways(t *testing.T) {
 	const delay = 400 * time.Millisecond
 	s := harness.New(t, harness.Options{Gateways: 2, Settings: map[string]string{
 		"socketio-delay": delay.String(), "socketio-alive": "20s", "catch-up-patience": "30s", "rpc-timeout": "20s",

@@ -13,9 +13,9 @@ import (
 	"parley.example/tests/harness"
 )
 
-// TestWhatASuspiciousTesterAsks has the questions of one who knows the original well and looks for a difference. The server is as it comes, but for
+// TestOldClientsASuspiciousTester has the questions of one who knows the original well and looks for a difference. The server is as it comes, but for
 // the times of its presence store, which is slow under the race detector.
-func TestWhatASuspiciousTesterAsks(t *testing.T) {
+func TestOldClientsASuspiciousTester(t *testing.T) {
 	base := serve(t, map[string]string{"presence-tick": "1s", "presence-lease": "15s"})
 	e := env{base: base, natives: base, view: harness.Outside(t, base), delay: 3 * time.Second}
 	run(t, e, []scenario{

@@ -22,8 +22,8 @@ import (
 // healed is the promise: so long after there is room again, messages are stored again.
 const healed = 30 * time.Second
 
-// TestAllInOneDiskFull: the disk under `parley serve` is full while people chat, then there is room. Nobody starts anything again.
-func TestAllInOneDiskFull(t *testing.T) {
+// TestDiskFullAllInOne: the disk under `parley serve` is full while people chat, then there is room. Nobody starts anything again.
+func TestDiskFullAllInOne(t *testing.T) {
 	t.Run("with a floor", func(t *testing.T) { diskFull(t, 24<<20, 30*time.Second) })
 	// Its stores meet the end of the disk themselves.
 	t.Run("without a floor", func(t *testing.T) { diskFull(t, 0, 10*time.Second) })

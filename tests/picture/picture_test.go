@@ -6,7 +6,7 @@ import (
 	"parley.example/client"
 )
 
-func TestWrong(t *testing.T) {
+func TestPictureWrong(t *testing.T) {
 	t.Parallel()
 	const room = "Avi&Lisa"
 	says := Of("Avi", []client.Contact{{Username: "Lisa"}}, []client.Conversation{{Room: room, Peer: "Lisa", ReadSeq: 4, PeerReadSeq: 3, PeerDeliveredSeq: 7}})

@@ -92,8 +92,8 @@ func (c *crowd) changed(t *testing.T, want func(i int) (least, most int)) {
 	}
 }
 
-// TestCrowd goes through faults one after the other, on one deployment: each leaves it healed.
-func TestCrowd(t *testing.T) {
+// TestPresenceCrowd goes through faults one after the other, on one deployment: each leaves it healed.
+func TestPresenceCrowd(t *testing.T) {
 	s := harness.New(t, harness.Options{Gateways: 3, Presence: 2, Accounts: crowdSize + 4, Settings: map[string]string{"directory-limit": "20"}})
 	c := newCrowd(t, s.For(t))
 	for _, f := range []struct {

@@ -10,9 +10,9 @@ import (
 	"parley.example/tests/harness"
 )
 
-// TestFailoverToAReplicaThatLagged: Redis' replica gets no more, users come and go, the master is killed, Sentinel promotes the replica,
+// TestPresenceFailoverToAReplicaThatLagged: Redis' replica gets no more, users come and go, the master is killed, Sentinel promotes the replica,
 // which believes in what was. The services know Sentinel only.
-func TestFailoverToAReplicaThatLagged(t *testing.T) {
+func TestPresenceFailoverToAReplicaThatLagged(t *testing.T) {
 	r := testx.RedisReplicated(t)
 	s := harness.New(t, harness.Options{Gateways: 2, Presence: 2, Accounts: 101, Settings: map[string]string{
 		"directory-limit": "20", "redis-addrs": r.Sentinel.Addr, "redis-sentinel-master": r.Name,
@@ -50,8 +50,8 @@ func TestFailoverToAReplicaThatLagged(t *testing.T) {
 	p.sees(enough, append(names(users[:10]), names(users[40:80])...)...)
 }
 
-// TestRedisCluster: the whole service on a Redis Cluster of three nodes, which is emptied, and one of whose nodes is away for a while.
-func TestRedisCluster(t *testing.T) {
+// TestPresenceRedisCluster: the whole service on a Redis Cluster of three nodes, which is emptied, and one of whose nodes is away for a while.
+func TestPresenceRedisCluster(t *testing.T) {
 	nodes := testx.RedisCluster(t, 3)
 	var addrs []string
 	for _, n := range nodes {

@@ -19,9 +19,9 @@ func known(t *testing.T, ws *harness.WS) (state map[string]bool, partial bool) {
 	return ws.Online(), partial
 }
 
-// TestManyUsers: among more people than the limit, a client that joins everything and names nobody gets the presence of those with whom it
+// TestPresenceManyUsers: among more people than the limit, a client that joins everything and names nobody gets the presence of those with whom it
 // talks and of those whom it listed last, and is not told of anybody else that he is offline.
-func TestManyUsers(t *testing.T) {
+func TestPresenceManyUsers(t *testing.T) {
 	const many = 3000
 	s := harness.New(t, harness.Options{Gateways: 2, Accounts: many})
 	v := s.For(t)

@@ -29,8 +29,8 @@ func neverHeardOf(t *testing.T, v *harness.View, p *picture, of *harness.User, s
 	}
 }
 
-// TestRoster: with contacts by consent, presence is for contacts only, from the moment of the consent to its end, also on open connections.
-func TestRoster(t *testing.T) {
+// TestPresenceRoster: with contacts by consent, presence is for contacts only, from the moment of the consent to its end, also on open connections.
+func TestPresenceRoster(t *testing.T) {
 	s := harness.New(t, harness.Options{Gateways: 2, Settings: map[string]string{"directory-mode": "roster"}})
 	befriend := func(t *testing.T, v *harness.View, a, b *harness.User) {
 		relation(t, v, http.MethodPut, "contacts", a, b)
@@ -142,8 +142,8 @@ func TestRoster(t *testing.T) {
 	})
 }
 
-// TestBlocking: where everybody sees everybody, those who block each other do not.
-func TestBlocking(t *testing.T) {
+// TestPresenceBlocking: where everybody sees everybody, those who block each other do not.
+func TestPresenceBlocking(t *testing.T) {
 	s := harness.New(t, harness.Options{Gateways: 2, Settings: map[string]string{"directory-limit": "8"}})
 	v := s.For(t)
 	lisa, avi, eva := v.User("lisa"), v.User("avi"), v.User("eva")
@@ -185,8 +185,8 @@ func TestBlocking(t *testing.T) {
 	late.sees(enough, lisa.Name, eva.Name)
 }
 
-// TestLargeDirectory: with more people than the limit a client gets the presence of those whom it names.
-func TestLargeDirectory(t *testing.T) {
+// TestPresenceLargeDirectory: with more people than the limit a client gets the presence of those whom it names.
+func TestPresenceLargeDirectory(t *testing.T) {
 	s := harness.New(t, harness.Options{Gateways: 3, Presence: 2, Accounts: 120, Settings: map[string]string{"directory-limit": "20"}})
 	all := s.Accounts
 	t.Run("a watch list, narrowed and replaced", func(t *testing.T) {

@@ -103,8 +103,8 @@ func TestScenesFindFaults(t *testing.T) {
 	}
 }
 
-// TestEveryRuleIsCited: each rule of docs/sdk.md is shown for each SDK, by a scene or by a test of its own that names it.
-func TestEveryRuleIsCited(t *testing.T) {
+// TestRulesAreAllCited: each rule of docs/sdk.md is shown for each SDK, by a scene or by a test of its own that names it.
+func TestRulesAreAllCited(t *testing.T) {
 	b, err := os.ReadFile("../../docs/sdk.md")
 	if err != nil {
 		t.Fatal(err)
@@ -162,8 +162,8 @@ func TestEveryRuleIsCited(t *testing.T) {
 	}
 }
 
-// TestEveryCloseIsShown: a way in which the server ends a connection has a scene that says what a client does then (rule 16).
-func TestEveryCloseIsShown(t *testing.T) {
+// TestClosesAreAllShown: a way in which the server ends a connection has a scene that says what a client does then (rule 16).
+func TestClosesAreAllShown(t *testing.T) {
 	all := scenes(t)
 	for _, cl := range wire.Closes {
 		if !slices.ContainsFunc(all, func(s *Scene) bool { return s.waitsFor("close", strconv.Itoa(cl.Code)) }) {

@@ -8,7 +8,7 @@ import (
 	"parley.example/tests/picture"
 )
 
-func TestGoodHistoriesPass(t *testing.T) {
+func TestCheckerPassesGoodHistories(t *testing.T) {
 	var sum Figures
 	for seed := range uint64(400) {
 		h := goodHistory(seed)
@@ -341,8 +341,8 @@ func unreadStands(h *History, m Event) bool {
 	}) < 0
 }
 
-// TestEveryBugIsFound plants each kind of violation into good histories: it is found, and nothing else is.
-func TestEveryBugIsFound(t *testing.T) {
+// TestCheckerFindsEveryBug plants each kind of violation into good histories: it is found, and nothing else is.
+func TestCheckerFindsEveryBug(t *testing.T) {
 	for i, b := range bugs {
 		planted := 0
 		for seed := range uint64(60) {
@@ -372,7 +372,7 @@ func TestEveryBugIsFound(t *testing.T) {
 	}
 }
 
-func TestShrinkLeavesWhatMatters(t *testing.T) {
+func TestCheckerShrinksToWhatMatters(t *testing.T) {
 	h := goodHistory(7)
 	m, ok := edge(h, 1)
 	for seed := uint64(8); !ok; seed++ {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestSavedHistoryIsTheSame(t *testing.T) {
+func TestCheckerHistorySavedIsTheSame(t *testing.T) {
 	h := goodHistory(1)
 	path := filepath.Join(t.TempDir(), "history")
 	if err := Save(h, path); err != nil {

@@ -8,8 +8,8 @@ import (
 	"parley.example/tests/picture"
 )
 
-// TestPartings: what may be written while two people part and reunite, what is told of it, and what one learns of the other meanwhile.
-func TestPartings(t *testing.T) {
+// TestCheckerPartings: what may be written while two people part and reunite, what is told of it, and what one learns of the other meanwhile.
+func TestCheckerPartings(t *testing.T) {
 	const room = "ann&bob"
 	type e = Event
 	by := func(k Kind, user, dev string) e { return e{Kind: k, User: user, Device: dev, Session: 1, Room: room} }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestDuring(t *testing.T) {
+func TestRecoveryDuring(t *testing.T) {
 	s := time.Second
 	h := &History{Events: []Event{
 		{At: 1 * s, Kind: Sent, Room: "a&b", Sender: "a", ID: "before"},

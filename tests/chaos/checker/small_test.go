@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestSmallHistories: in each a server does one thing that it must not do.
-func TestSmallHistories(t *testing.T) {
+// TestCheckerSmallHistories: in each a server does one thing that it must not do.
+func TestCheckerSmallHistories(t *testing.T) {
 	const room = "ann&bob"
 	devices := []Device{
 		{User: "ann", Name: "sdk", Dedupes: true, Keeps: true},
@@ -122,8 +122,8 @@ func TestSmallHistories(t *testing.T) {
 	}
 }
 
-// TestWhatSessionsNeedNotGet: each history is good.
-func TestWhatSessionsNeedNotGet(t *testing.T) {
+// TestCheckerWhatSessionsNeedNotGet: each history is good.
+func TestCheckerWhatSessionsNeedNotGet(t *testing.T) {
 	const room = "ann&bob"
 	type e = Event
 	sent := func(id string, at time.Duration) e {

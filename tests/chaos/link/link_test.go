@@ -66,7 +66,7 @@ func (c *conn) hears(within time.Duration) (string, error) {
 	return c.r.ReadString('\n')
 }
 
-func TestWays(t *testing.T) {
+func TestLinkWays(t *testing.T) {
 	l, err := New("x", echo(t))
 	if err != nil {
 		t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 	"parley.example/pkg/testx"
 )
 
-// TestFloor: below the floor nothing new is stored, and a little more than the floor has to be free before it is again.
-func TestFloor(t *testing.T) {
+// TestDiskFloor: below the floor nothing new is stored, and a little more than the floor has to be free before it is again.
+func TestDiskFloor(t *testing.T) {
 	d := newDisk(t.TempDir(), 0, testx.Quiet(), prometheus.NewRegistry())
 	if err := d.Storage(); err != nil || d.free.Load() == 0 {
 		t.Fatalf("without a floor: %v, %d bytes free", err, d.free.Load())

@@ -145,9 +145,9 @@ func (w *world) texts(t *testing.T, stream string) []string {
 	return out
 }
 
-// TestRefusingStreamHeals: a stream meets a full disk once. Another one goes on, nothing is done while there is no room, then the server is started
+// TestNatsThatRefusesHeals: a stream meets a full disk once. Another one goes on, nothing is done while there is no room, then the server is started
 // again in place: the stream takes writes, has what it acknowledged, and those who were connected still are.
-func TestRefusingStreamHeals(t *testing.T) {
+func TestNatsThatRefusesHeals(t *testing.T) {
 	w := newWorld(t)
 	var want []string
 	for i := range 5 {
@@ -188,8 +188,8 @@ func TestRefusingStreamHeals(t *testing.T) {
 	}
 }
 
-// TestServerThatDoesNotStart: as long as the store cannot be opened it says so, and it is tried again.
-func TestServerThatDoesNotStart(t *testing.T) {
+// TestNatsThatDoesNotStart: as long as the store cannot be opened it says so, and it is tried again.
+func TestNatsThatDoesNotStart(t *testing.T) {
 	w := newWorld(t)
 	if err := w.say("one", "before"); err != nil {
 		t.Fatal(err)
@@ -208,8 +208,8 @@ func TestServerThatDoesNotStart(t *testing.T) {
 	}
 }
 
-// TestServerThatDoesNotSayWhetherItStores: a write that does not end keeps the answer back. Nobody else waits for it, and the server is started again.
-func TestServerThatDoesNotSayWhetherItStores(t *testing.T) {
+// TestNatsThatDoesNotSayWhetherItStores: a write that does not end keeps the answer back. Nobody else waits for it, and the server is started again.
+func TestNatsThatDoesNotSayWhetherItStores(t *testing.T) {
 	w := newWorld(t)
 	if err := w.say("one", "before"); err != nil {
 		t.Fatal(err)
@@ -224,8 +224,8 @@ func TestServerThatDoesNotSayWhetherItStores(t *testing.T) {
 	testx.Eventually(t, "it stores again", 30*time.Second, func() bool { return w.say("one", "after") == nil && w.e.Ready() == nil })
 }
 
-// TestBusyMachineIsNoRefusal: the server gives itself a millisecond to see that it has started. What does not see it in time is no refusal.
-func TestBusyMachineIsNoRefusal(t *testing.T) {
+// TestNatsOnABusyMachineIsNoRefusal: the server gives itself a millisecond to see that it has started. What does not see it in time is no refusal.
+func TestNatsOnABusyMachineIsNoRefusal(t *testing.T) {
 	late := &server.HealthStatus{Errors: []server.HealthzError{{Type: server.HealthzErrorConn, Error: "startup did not complete"}}}
 	full := &server.HealthStatus{Errors: []server.HealthzError{{Type: server.HealthzErrorStream, Error: "no space left on device"}}}
 	said := func(list ...*server.HealthStatus) error {

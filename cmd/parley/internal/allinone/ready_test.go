@@ -13,8 +13,8 @@ import (
 	"parley.example/pkg/testx"
 )
 
-// TestPublicReadyzCoversAllParts: the gateway of parley serve can do its work, but not the process without its logins.
-func TestPublicReadyzCoversAllParts(t *testing.T) {
+// TestReadyzPublicCoversAllParts: the gateway of parley serve can do its work, but not the process without its logins.
+func TestReadyzPublicCoversAllParts(t *testing.T) {
 	var cfg Config
 	args := []string{"--data", t.TempDir(), "--http", "127.0.0.1:0", "--log-level", "error"}
 	if err := config.Load(&cfg, args, func(string) (string, bool) { return "", false }); err != nil {

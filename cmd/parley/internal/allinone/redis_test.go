@@ -26,8 +26,8 @@ func (l *exhausted) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-// TestAcceptSurvives: a moment without file descriptors does not end the embedded Redis.
-func TestAcceptSurvives(t *testing.T) {
+// TestRedisAcceptSurvives: a moment without file descriptors does not end the embedded Redis.
+func TestRedisAcceptSurvives(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +52,8 @@ func TestAcceptSurvives(t *testing.T) {
 	<-done
 }
 
-// TestStoppingDoesNotWaitForDescriptors: what waits for file descriptors ends with the server.
-func TestStoppingDoesNotWaitForDescriptors(t *testing.T) {
+// TestRedisStopsWithoutDescriptors: what waits for file descriptors ends with the server.
+func TestRedisStopsWithoutDescriptors(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -8,7 +8,7 @@ import (
 	"parley.example/client/wire"
 )
 
-func TestMessagesCannotDriveTheTerminal(t *testing.T) {
+func TestScreenIsNotDrivenByMessages(t *testing.T) {
 	var out strings.Builder
 	s := &screen{out: &out, me: "Lisa"}
 	s.message(wire.Message{Sender: "Avi", Room: "Avi&Lisa", Content: "a\x1b[2Jb\nLisa: fake\r\u202ec\u0007\tü", SentAt: wire.Timestamp{Time: time.Now()}})
@@ -18,7 +18,7 @@ func TestMessagesCannotDriveTheTerminal(t *testing.T) {
 	}
 }
 
-func TestPresenceLines(t *testing.T) {
+func TestScreenPresenceLines(t *testing.T) {
 	var out strings.Builder
 	s := &screen{out: &out, me: "Lisa"}
 	s.presence(wire.Presence{Snapshot: true, Online: []string{"Lisa", "Era", "Avi"}})
@@ -31,7 +31,7 @@ func TestPresenceLines(t *testing.T) {
 	}
 }
 
-func TestEnterDoesNotRepeat(t *testing.T) {
+func TestScreenEnterDoesNotRepeat(t *testing.T) {
 	var out strings.Builder
 	s := &screen{out: &out, me: "Lisa"}
 	m := wire.Message{Sender: "Avi", Room: "Avi&Lisa", Content: "hi", Seq: 7}

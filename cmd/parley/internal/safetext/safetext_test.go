@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-func TestLines(t *testing.T) {
+func TestSafeTextLines(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain ü 日本 שלום":       "plain ü 日本 שלום",
 		"a\x1b[2J\x9b1m":        "a·[2J·1m",

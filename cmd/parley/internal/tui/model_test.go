@@ -38,7 +38,7 @@ func seqs(p *person) (out []int64) {
 }
 
 // Whatever order pages, live messages, twins and acceptances come in, each message is there once and in its place.
-func TestEachMessageOnceInItsPlace(t *testing.T) {
+func TestMessagesOnceInTheirPlace(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		p := chatting(80, 24)
@@ -90,7 +90,7 @@ func TestUnreadCountsEachOnce(t *testing.T) {
 }
 
 // What waits stays below, and takes its place when it is accepted.
-func TestWaitingLines(t *testing.T) {
+func TestMessagesThatWait(t *testing.T) {
 	p := chatting(80, 24)
 	c := p.person("Avi")
 	c.put(&line{Message: wire.Message{Sender: "Lisa", Room: aviLisa, ID: "w1", Content: "first"}, waiting: true})
@@ -104,7 +104,7 @@ func TestWaitingLines(t *testing.T) {
 }
 
 // Every screen has exactly its size, whatever is said and however small it is; nothing but the program's own styles is in it.
-func TestScreensKeepTheirSize(t *testing.T) {
+func TestScreenKeepsItsSize(t *testing.T) {
 	texts := []string{
 		"plain", "\x1b[2J\x1b[31m\x9b5n", strings.Repeat("w", 400), "日本語の長い文章です。" + strings.Repeat("字", 90), "שלום עולם " + strings.Repeat("א", 70),
 		"e" + strings.Repeat("\u0301", 300), strings.Repeat("👩\u200d👩\u200d👧", 30), "a\nb\r\nc\u2028d", "\u202egnp.exe\u2066", "", strings.Repeat("\n", 50), "🇩🇪\t\U000E0041",
@@ -159,7 +159,7 @@ func BenchmarkManyPeople(b *testing.B) {
 	}
 }
 
-func TestASearchNeedsNoAccents(t *testing.T) {
+func TestSearchNeedsNoAccents(t *testing.T) {
 	p := chatting(80, 24)
 	for _, name := range []string{"Jérémy", "İlker", "Łukasz"} {
 		p.person(name)

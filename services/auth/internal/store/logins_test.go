@@ -102,7 +102,7 @@ func TestRotateDoesNotFork(t *testing.T) {
 	})
 }
 
-func TestLoginsAndTokensAreBounded(t *testing.T) {
+func TestLoginAndTokenListsAreBounded(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		s.limits = limits{logins: 2, tokens: 2}
 		ctx := t.Context()
@@ -154,7 +154,7 @@ func (s *Store) count(t *testing.T) (n int) {
 }
 
 // A login stays in SQL as long as any gateway may take its access token.
-func TestSweepWaitsForOtherClocks(t *testing.T) {
+func TestLoginSweepWaitsForOtherClocks(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		l := s.login(t, s.user(t, "Avi"), "s", "", now)
 		if _, err := s.Sweep(t.Context(), l.Expires.Add(late), now); err != nil || s.count(t) != 1 {
@@ -166,7 +166,7 @@ func TestSweepWaitsForOtherClocks(t *testing.T) {
 	})
 }
 
-func TestVoidLogins(t *testing.T) {
+func TestLoginsVoid(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx := t.Context()
 		avi := s.user(t, "Avi")
@@ -196,7 +196,7 @@ func TestVoidLogins(t *testing.T) {
 }
 
 // Letting in who was not locked out ends no login: nothing would revoke it.
-func TestEnablingAnEnabledUserEndsNothing(t *testing.T) {
+func TestLoginsOutliveEnablingAnEnabledUser(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		s.login(t, s.user(t, "Avi"), "s", "r0", now)
 		if _, err := s.SetDisabled(t.Context(), "Avi", false, now); err != nil {
@@ -207,7 +207,7 @@ func TestEnablingAnEnabledUserEndsNothing(t *testing.T) {
 }
 
 // Rows of the version before, and a replica of it that goes on beside this one.
-func TestTheVersionBefore(t *testing.T) {
+func TestLoginsOfTheVersionBefore(t *testing.T) {
 	for name, url := range map[string]func(*testing.T) string{
 		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "a.db") },
 		"postgres": func(t *testing.T) string { return testx.Postgres(t) },

@@ -61,7 +61,7 @@ func scans(t *testing.T, s *Store) map[string]int64 {
 }
 
 // Among many users no request reads a table as a whole, but for the count of all users, which is kept for a minute.
-func TestManyUsersAreReadThroughIndexes(t *testing.T) {
+func TestPlansOfManyUsersUseIndexes(t *testing.T) {
 	t.Parallel()
 	s, err := Open(sqldb.Config{URL: testx.Postgres(t), Conns: 1}) // one connection, which tells what it has read when it is asked
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // Users whom a version before registered have no key for searches until a service gives them one.
-func TestUsersOfTheVersionBeforeAreFound(t *testing.T) {
+func TestSearchFindsUsersOfTheVersionBefore(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx := t.Context()
 		zoe := s.user(t, "Zoe")
@@ -52,7 +52,7 @@ func TestUsersOfTheVersionBeforeAreFound(t *testing.T) {
 }
 
 // Among many users a search reads those whom it finds, in their order, through an index.
-func TestSearchesUseIndexes(t *testing.T) {
+func TestSearchPlansUseIndexes(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx := t.Context()
 		const users = `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)

@@ -57,7 +57,7 @@ func (s *Store) user(t *testing.T, name string) User {
 	return u
 }
 
-func TestListsAreBounded(t *testing.T) {
+func TestContactListsAreBounded(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		s.limits = limits{contacts: 2, blocks: 2, blockedBy: 2}
 		ctx := t.Context()
@@ -95,7 +95,7 @@ func TestListsAreBounded(t *testing.T) {
 	})
 }
 
-func TestNoLoginForWhoWasDisabledMeanwhile(t *testing.T) {
+func TestLoginIsRefusedToWhoWasDisabledMeanwhile(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		avi := s.user(t, "Avi")
 		if _, err := s.SetDisabled(t.Context(), "Avi", true, now); err != nil {
@@ -196,7 +196,7 @@ func TestThrottleInParallel(t *testing.T) {
 	})
 }
 
-func TestErasedNamesStayTaken(t *testing.T) {
+func TestNamesThatWereErasedStayTaken(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx := t.Context()
 		avi, lisa := s.user(t, "Avi"), s.user(t, "Lisa")

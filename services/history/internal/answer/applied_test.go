@@ -11,7 +11,7 @@ import (
 func TestMain(m *testing.M) { testx.Main(m) }
 
 // Requests that wait leave places for those that need not.
-func TestTooManyDoNotWait(t *testing.T) {
+func TestAppliedTooManyDoNotWait(t *testing.T) {
 	a := NewApplied(1, func(context.Context) ([]int64, error) { return []int64{5}, nil })
 	a.patience = time.Minute
 	ctx, cancel := context.WithCancel(context.Background())

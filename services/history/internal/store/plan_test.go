@@ -70,7 +70,7 @@ func stat(t *testing.T, s *Store, column string) (n int64) {
 }
 
 // A table that was analysed while it was small must not be read as a whole once it has grown.
-func TestBatchesUseIndexes(t *testing.T) {
+func TestPlansOfBatchesUseIndexes(t *testing.T) {
 	s := open(t, testx.Postgres(t))
 	s.mustExec(t, `INSERT INTO history_partitions (p, owner) VALUES (0, 'me')`)
 	seq := int64(0)
@@ -97,7 +97,7 @@ func TestBatchesUseIndexes(t *testing.T) {
 }
 
 // In a large room a read marker is moved without a count of the whole room, and one that does not move counts nothing.
-func TestReadMarkersCountLittle(t *testing.T) {
+func TestPlansOfReadMarkersCountLittle(t *testing.T) {
 	s := open(t, testx.Postgres(t))
 	const n = 20_000
 	s.mustExec(t, `INSERT INTO history_partitions (p, owner, seq) VALUES (1, 'me', $1)`, n)
@@ -186,7 +186,7 @@ func questions() []api.CatchUpItem {
 	}
 }
 
-func TestLargeTablesAreReadThroughIndexes(t *testing.T) {
+func TestPlansOfLargeTablesUseIndexes(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		load(t, s)
 		if s.db.Dialect == sqldb.SQLite {

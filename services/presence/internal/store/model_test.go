@@ -176,7 +176,7 @@ func usersOf(shard, n int) []string {
 	return list
 }
 
-func TestTheScriptsDoWhatTheModelDoes(t *testing.T) {
+func TestModelScriptsDoWhatItDoes(t *testing.T) {
 	redis := miniredis.RunT(t)
 	rdb := client(t, redis.Addr())
 	const shard = 3

@@ -12,7 +12,7 @@ import (
 
 // No script runs for more than an hour (NATS is away: the replicas let no time pass; or all of them are down). The keys of a gateway's
 // sessions expire, the users' counts do not. Afterwards the gateway registers again, its user leaves, and has to be offline.
-func TestNobodyStaysOnlineForEverAfterAnHourWithoutAScript(t *testing.T) {
+func TestLeasesEndAfterAnHourWithoutAScript(t *testing.T) {
 	redis := miniredis.RunT(t)
 	rdb := client(t, redis.Addr())
 	cfg := Config{Lease: 5 * time.Second, Grace: time.Second, Settle: time.Second, Forget: time.Minute, LastSeen: 1000 * time.Hour}

@@ -202,7 +202,7 @@ func TestSessionsComeAndGo(t *testing.T) {
 	})
 }
 
-func TestALostSocketHasGraceAndADeliberateLeaveHasNone(t *testing.T) {
+func TestSessionsLostHaveGraceAndThoseThatLeaveHaveNone(t *testing.T) {
 	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, quick)
 		w.apply("g1", came(1, "avi"))
@@ -223,7 +223,7 @@ func TestALostSocketHasGraceAndADeliberateLeaveHasNone(t *testing.T) {
 	})
 }
 
-func TestALeaseThatRunsOutTakesItsSessionsAlong(t *testing.T) {
+func TestLeasesTakeTheirSessionsAlong(t *testing.T) {
 	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, quick)
 		for i := range 300 {
@@ -273,7 +273,7 @@ func TestDigestsShowDifferencesAndAResyncMendsThem(t *testing.T) {
 	})
 }
 
-func TestLostDataBeginsANewEpoch(t *testing.T) {
+func TestEpochBeginsWhenDataIsLost(t *testing.T) {
 	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, quick)
 		w.apply("g", came(1, "avi"), came(2, "lisa"))
@@ -293,7 +293,7 @@ func TestLostDataBeginsANewEpoch(t *testing.T) {
 	})
 }
 
-func TestARollbackIsSeen(t *testing.T) {
+func TestEpochRollbackIsSeen(t *testing.T) {
 	ctx := context.Background()
 	back := func(t *testing.T, w *world, who func() string) {
 		t.Helper()
@@ -352,7 +352,7 @@ func TestARollbackIsSeen(t *testing.T) {
 	})
 }
 
-func TestWhileAShardSettlesNothingIsAnnounced(t *testing.T) {
+func TestSettlingShardAnnouncesNothing(t *testing.T) {
 	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
 		cfg := quick
 		cfg.Settle = 150 * time.Millisecond
@@ -382,7 +382,7 @@ func TestWhileAShardSettlesNothingIsAnnounced(t *testing.T) {
 
 // The settling time is over, but a gateway that is there has not registered: the shard stays unknown, where it would be wrong. One that never
 // does keeps it so for three times as long at most.
-func TestAShardThatSettlesWaitsForWhoIsLate(t *testing.T) {
+func TestSettlingShardWaitsForWhoIsLate(t *testing.T) {
 	onAll(t, func(t *testing.T, rdb redis.UniversalClient) {
 		cfg := quick
 		cfg.Settle, cfg.Lease = 800*time.Millisecond, 5*time.Second // of a short lease a slow machine makes gaps, which do not count

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestUsageCountsChildren(t *testing.T) {
+func TestProcessUsageCountsChildren(t *testing.T) {
 	g := NewGroup(t.TempDir())
 	defer g.Stop()
 	// The shell waits for a child that works and ends, then for one that works on.
@@ -41,7 +41,7 @@ func TestUsageCountsChildren(t *testing.T) {
 	}
 }
 
-func TestStopEndsAll(t *testing.T) {
+func TestProcessStopEndsAll(t *testing.T) {
 	g := NewGroup(t.TempDir())
 	p, err := g.Start(Spec{Name: "sleep", Path: "/bin/sleep", Args: []string{"1000"}})
 	if err != nil {
@@ -55,7 +55,7 @@ func TestStopEndsAll(t *testing.T) {
 	}
 }
 
-func TestWaitNoticesAnEndedProcess(t *testing.T) {
+func TestProcessWaitNoticesItsEnd(t *testing.T) {
 	p, err := Start(Spec{Name: "false", Path: "/bin/sh", Args: []string{"-c", "echo out of luck; exit 1"}}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestIntoReplacesWhatIsBetweenTheMarks(t *testing.T) {
+func TestReportIntoReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.md")
 	if err := os.WriteFile(path, []byte("before\n"+Begin+"\nold\n"+End+"\nafter\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func TestIntoReplacesWhatIsBetweenTheMarks(t *testing.T) {
 	}
 }
 
-func TestAPartialRunKeepsTheRest(t *testing.T) {
+func TestReportOfAPartialRunKeepsTheRest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.md")
 	if err := os.WriteFile(path, []byte(Begin+"\n"+End), 0o600); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestAPartialRunKeepsTheRest(t *testing.T) {
 	}
 }
 
-func TestFigures(t *testing.T) {
+func TestReportFigures(t *testing.T) {
 	for got, want := range map[string]string{
 		Count(0): "0", Count(999): "999", Count(1000): "1,000", Count(1234567): "1,234,567",
 		Ms(1_234_000): "1.23 ms", Us(75_400): "75 µs", KB(10240): "10.0 KB", Times(9, 3): "3.00×", Times(300, 2): "150×",
