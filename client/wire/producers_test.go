@@ -74,7 +74,7 @@ func TestCodesAndClosesAreProduced(t *testing.T) {
 	}
 }
 
-// shown names the test that makes a server answer with a code. That of the closes is TestEveryCloseIsSent of the gateway's sessions.
+// shown names the test that makes a server answer with a code. That of the closes is TestClosesAreAllSent of the gateway's sessions.
 var shown = map[string]struct{ file, test string }{
 	"InvalidFrame":       {"tests/scenario/input_test.go", "badFrames"},
 	"UnknownEvent":       {"tests/scenario/input_test.go", "badFrames"},
@@ -85,9 +85,9 @@ var shown = map[string]struct{ file, test string }{
 	"UnknownUser":        {"tests/scenario/input_test.go", "badRooms"},
 	"InvalidUsername":    {"services/gateway/internal/httpapi/people_test.go", "TestPairs"},
 	"IDConflict":         {"tests/scenario/ids_test.go", "clientIDs"},
-	"TooManyConnections": {"services/gateway/internal/connections/connections_test.go", "TestLivingConnectionsOfAUserStay"},
+	"TooManyConnections": {"services/gateway/internal/connections/connections_test.go", "TestConnectionsLivingOnesOfAUserStay"},
 	"RateLimited":        {"services/auth/login_test.go", "TestLoginThrottle"},
-	"Unavailable":        {"services/gateway/internal/bus/publish_test.go", "TestRefused"},
+	"Unavailable":        {"services/gateway/internal/bus/publish_test.go", "TestPublishRefused"},
 	"Internal":           {"services/gateway/internal/httpapi/handler_test.go", "TestErrors"},
 	"UsernameTaken":      {"services/auth/login_test.go", "TestNamesThatCannotBeRegistered"},
 	"NotFound":           {"services/gateway/internal/httpapi/handler_test.go", "TestUnknownPathsAndMethods"},

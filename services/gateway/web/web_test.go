@@ -66,7 +66,7 @@ func needed(t *testing.T, s *Site) map[string][]byte {
 	return all
 }
 
-func TestTheStartIsSmall(t *testing.T) {
+func TestStartIsSmall(t *testing.T) {
 	sum := 0
 	for name, b := range needed(t, site(t)) {
 		t.Logf("%6d  %s", len(b), name)
@@ -79,7 +79,7 @@ func TestTheStartIsSmall(t *testing.T) {
 }
 
 // What is embedded and never asked for is dead weight, or was forgotten in an import.
-func TestEveryFileIsNeeded(t *testing.T) {
+func TestFilesAreAllNeeded(t *testing.T) {
 	s := site(t)
 	all := needed(t, s)
 	for name := range s.files {
@@ -94,7 +94,7 @@ func TestEveryFileIsNeeded(t *testing.T) {
 	}
 }
 
-func TestCachingAndEncodings(t *testing.T) {
+func TestFilesCachingAndEncodings(t *testing.T) {
 	s := site(t)
 	plain, packed := get(s, "/web/app.js"), get(s, "/web/app.js", "Accept-Encoding", "br, gzip;q=0.8")
 	want, _ := io.ReadAll(plain.Body) // of a recorder
@@ -126,7 +126,7 @@ func TestCachingAndEncodings(t *testing.T) {
 }
 
 // The source itself has no way to make markup of text, and no way around the policy.
-func TestNothingParsesHTML(t *testing.T) {
+func TestFilesParseNoHTML(t *testing.T) {
 	for name, f := range site(t).files {
 		if strings.HasPrefix(name, "vendor/") || !strings.HasSuffix(name, ".js") {
 			continue

@@ -106,7 +106,7 @@ func refused(t *testing.T, v *Verifier, tok string, now time.Time, cause error, 
 	}
 }
 
-func TestNotReadyBeforeBothBucketsAreRead(t *testing.T) {
+func TestAccessIsNotReadyBeforeBothBucketsAreRead(t *testing.T) {
 	v, keys, revoked := faked(t)
 	s, now := signer(t), time.Now()
 	tok := sign(t, s, "Avi", "s1", now)
@@ -129,7 +129,7 @@ func TestNotReadyBeforeBothBucketsAreRead(t *testing.T) {
 	}
 }
 
-func TestEachRefusalHasItsName(t *testing.T) {
+func TestAccessRefusalsHaveTheirNames(t *testing.T) {
 	v, keys, revoked := faked(t)
 	s, now := signer(t), time.Now()
 	kid, value := public(s)
@@ -160,7 +160,7 @@ func TestEachRefusalHasItsName(t *testing.T) {
 }
 
 // What a bucket no longer has is forgotten by the next complete read, and only by that.
-func TestReadingAgainForgets(t *testing.T) {
+func TestAccessReadAgainForgets(t *testing.T) {
 	v, keys, revoked := faked(t)
 	keys.initial()
 	revoked.f("sid.a", []byte("1"), false)
@@ -188,7 +188,7 @@ func TestReadingAgainForgets(t *testing.T) {
 	}
 }
 
-func TestLiveConnectionsHearOfRevocations(t *testing.T) {
+func TestAccessRevocationsReachLiveConnections(t *testing.T) {
 	kv := &fakeKV{watchers: map[string]watch{}, started: make(chan string, 2)}
 	v := New(kv, untold, testx.Quiet(), prometheus.NewRegistry())
 	now := time.Now()
@@ -238,7 +238,7 @@ func TestLiveConnectionsHearOfRevocations(t *testing.T) {
 }
 
 // With the real thing: a bucket made later, keys, revocations that run out, restarts.
-func TestOnNATS(t *testing.T) {
+func TestAccessOnNATS(t *testing.T) {
 	n := testx.NatsServer(t)
 	b, err := bus.Open(natsconn.Config{URL: n.ClientURL()}, "test", testx.Quiet())
 	if err != nil {

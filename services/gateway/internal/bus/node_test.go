@@ -10,7 +10,7 @@ import (
 	"parley.example/pkg/testx"
 )
 
-func TestGatewaysAskEachOther(t *testing.T) {
+func TestNodesAskEachOther(t *testing.T) {
 	srv := testx.NatsServer(t)
 	a, b := openBus(t, srv.ClientURL()), openBus(t, srv.ClientURL())
 	gaveUp := make(chan struct{})

@@ -84,7 +84,7 @@ func get(t *testing.T, ch <-chan outcome) outcome {
 	}
 }
 
-func TestAcceptedOnTheOwnCopy(t *testing.T) {
+func TestPublishAcceptedOnTheOwnCopy(t *testing.T) {
 	n := testx.NatsServer(t)
 	stream(t, n.Connect(), nil)
 	b, p := publisher(t, n.ClientURL())
@@ -111,7 +111,7 @@ func TestAcceptedOnTheOwnCopy(t *testing.T) {
 	}
 }
 
-func TestWithoutCopyItIsDeliveredByHand(t *testing.T) {
+func TestPublishWithoutCopyIsDeliveredByHand(t *testing.T) {
 	n := testx.NatsServer(t)
 	stream(t, n.Connect(), func(c *jetstream.StreamConfig) { c.RePublish = nil }) // as if the copy were lost
 	_, p := publisher(t, n.ClientURL())
@@ -140,7 +140,7 @@ func TestWithoutCopyItIsDeliveredByHand(t *testing.T) {
 	}
 }
 
-func TestSameIDAgain(t *testing.T) {
+func TestPublishSameIDAgain(t *testing.T) {
 	n := testx.NatsServer(t)
 	s := stream(t, n.Connect(), nil)
 	_, p := publisher(t, n.ClientURL())
@@ -169,7 +169,7 @@ func TestSameIDAgain(t *testing.T) {
 	}
 }
 
-func TestFullStreamIsUnavailableAtOnce(t *testing.T) {
+func TestPublishOnAFullStreamIsUnavailableAtOnce(t *testing.T) {
 	n := testx.NatsServer(t)
 	stream(t, n.Connect(), func(c *jetstream.StreamConfig) { c.MaxBytes = 2000 })
 	_, p := publisher(t, n.ClientURL())
@@ -184,7 +184,7 @@ func TestFullStreamIsUnavailableAtOnce(t *testing.T) {
 	t.Fatal("it never filled")
 }
 
-func TestNatsAwayAndBack(t *testing.T) {
+func TestPublishNatsAwayAndBack(t *testing.T) {
 	n := testx.NatsServer(t)
 	s := stream(t, n.Connect(), nil)
 	b, p := publisher(t, n.ClientURL())
@@ -210,7 +210,7 @@ func TestNatsAwayAndBack(t *testing.T) {
 	}
 }
 
-func TestLostAckIsRetriedAndStoredOnce(t *testing.T) {
+func TestPublishLostAckIsRetriedAndStoredOnce(t *testing.T) {
 	n := testx.NatsServer(t)
 	nc := n.Connect()
 	_, p := publisher(t, n.ClientURL())
@@ -227,7 +227,7 @@ func TestLostAckIsRetriedAndStoredOnce(t *testing.T) {
 	}
 }
 
-func TestConcurrentPublications(t *testing.T) {
+func TestPublishConcurrently(t *testing.T) {
 	n := testx.NatsServer(t)
 	st := stream(t, n.Connect(), nil)
 	_, p := publisher(t, n.ClientURL())
@@ -256,7 +256,7 @@ func TestConcurrentPublications(t *testing.T) {
 }
 
 // A stream that was restored from an old copy gives seqs a second time: what it stores is not accepted.
-func TestStreamThatWentBackAcceptsNothing(t *testing.T) {
+func TestPublishOnAStreamThatWentBack(t *testing.T) {
 	n := testx.NatsServer(t)
 	stream(t, n.Connect(), nil)
 	_, p := publisher(t, n.ClientURL())
@@ -283,8 +283,8 @@ func TestStreamThatWentBackAcceptsNothing(t *testing.T) {
 	}
 }
 
-// TestRefused: while nothing may be stored, nothing is published, and the sender hears why.
-func TestRefused(t *testing.T) {
+// TestPublishRefused: while nothing may be stored, nothing is published, and the sender hears why.
+func TestPublishRefused(t *testing.T) {
 	t.Parallel()
 	ns := testx.NatsServer(t)
 	b, p := publisher(t, ns.ClientURL())

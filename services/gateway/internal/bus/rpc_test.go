@@ -93,7 +93,7 @@ func serve(t *testing.T, url string, handlers ...rpc.Handler) {
 	t.Cleanup(func() { s.Stop(context.Background()) })
 }
 
-func TestEveryRequestReachesItsService(t *testing.T) {
+func TestRequestsReachTheirService(t *testing.T) {
 	srv := testx.NatsServer(t)
 	calls := requests(openBus(t, srv.ClientURL()).RPC(10 * time.Second))
 	for _, s := range subjects(t) {
@@ -164,7 +164,7 @@ func wantCode(t *testing.T, err error, code wire.Code) {
 	}
 }
 
-func TestFailedRequests(t *testing.T) {
+func TestRequestsThatFail(t *testing.T) {
 	srv := testx.NatsServer(t)
 	b := openBus(t, srv.ClientURL())
 	release := make(chan struct{})

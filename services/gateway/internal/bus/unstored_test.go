@@ -14,8 +14,8 @@ import (
 	"parley.example/pkg/testx"
 )
 
-// TestNotReadyWhileNothingIsStored: a stream that answers and refuses is seen by what was published, and its end without anybody's message.
-func TestNotReadyWhileNothingIsStored(t *testing.T) {
+// TestUnstoredIsNotReady: a stream that answers and refuses is seen by what was published, and its end without anybody's message.
+func TestUnstoredIsNotReady(t *testing.T) {
 	srv := testx.NatsServer(t)
 	b, err := Open(natsconn.Config{URL: srv.ClientURL()}, "test", testx.Quiet())
 	if err != nil {
@@ -59,7 +59,7 @@ func TestNotReadyWhileNothingIsStored(t *testing.T) {
 	}
 }
 
-func TestOnePartitionOfSeveralRefuses(t *testing.T) {
+func TestUnstoredOnePartitionOfSeveral(t *testing.T) {
 	u := newUnstored()
 	now := time.Unix(1000, 0)
 	u.now = func() time.Time { return now }

@@ -75,7 +75,7 @@ func (w *world) join(ws *enginetest.Socket, user, room string) {
 	}
 }
 
-func TestDeadConnectionsOfAUserMakeRoom(t *testing.T) {
+func TestConnectionsDeadOnesOfAUserMakeRoom(t *testing.T) {
 	for _, door := range []string{"native", "Socket.IO"} {
 		t.Run(door, func(t *testing.T) {
 			t.Parallel() // most of it is waiting
@@ -106,7 +106,7 @@ func TestDeadConnectionsOfAUserMakeRoom(t *testing.T) {
 	}
 }
 
-func TestLivingConnectionsOfAUserStay(t *testing.T) {
+func TestConnectionsLivingOnesOfAUserStay(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	w := newWorld(t, func(c *session.Config) { c.UserConnections = 1 })
 	end := w.dial("Lisa").Lives()
@@ -118,7 +118,7 @@ func TestLivingConnectionsOfAUserStay(t *testing.T) {
 	w.StillOpen(end)
 }
 
-func TestDeadConnectionsMakeRoomInTheOtherLimits(t *testing.T) {
+func TestConnectionsDeadOnesMakeRoomInTheOtherLimits(t *testing.T) {
 	address := func(*http.Request) netip.Addr { return netip.MustParseAddr("2001:db8::1") }
 	for name, limits := range map[string]connections.Limits{
 		"of an address": {Total: 10, PerAddress: 3, PerUser: 10, Address: address},
@@ -143,7 +143,7 @@ func TestDeadConnectionsMakeRoomInTheOtherLimits(t *testing.T) {
 }
 
 // A client that could not be heard, because nothing ran here, is given its time again.
-func TestAPauseOfTheProcessIsNoSilenceOfClients(t *testing.T) {
+func TestConnectionsOutliveAPauseOfTheProcess(t *testing.T) {
 	const alive = 18 * time.Second
 	w := newWorld(t, nil)
 	withToken := w.dial("Lisa").Lives()

@@ -263,7 +263,7 @@ func TestNames(t *testing.T) {
 }
 
 // For whom it is a room of one's own, the name of somebody who was erased is what it was, in each spelling. For all others it is nobody's.
-func TestErasedNamesAreRecalled(t *testing.T) {
+func TestNamesErasedAreRecalled(t *testing.T) {
 	for _, limit := range []int{1, 1000} {
 		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
 			r := started(t, &fakeAuth{mode: api.Everyone, users: []string{"Lisa"}, erased: []string{"Avi"}, limit: limit}, func(ti *times) { ti.fresh = 10 * time.Millisecond })
@@ -289,7 +289,7 @@ func TestErasedNamesAreRecalled(t *testing.T) {
 	}
 }
 
-func TestOldNamesAreGoodWhileAuthIsAway(t *testing.T) {
+func TestNamesStayGoodWhileAuthIsAway(t *testing.T) {
 	r := started(t, &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, limit: 1}, func(ti *times) { ti.fresh = 10 * time.Millisecond })
 	r.resolves("avi", "Avi")
 	r.auth.set(func() { r.auth.away = true })
@@ -314,7 +314,7 @@ func TestOldNamesAreGoodWhileAuthIsAway(t *testing.T) {
 }
 
 // One replica of two that has no SQL answers half of the questions with unavailable; names are asked of the other one then.
-func TestOneReplicaIsBroken(t *testing.T) {
+func TestNamesWhileOneReplicaIsBroken(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, limit: 1, broken: true, relations: map[string]api.Relations{"User0": {Blocked: []string{"User1"}}}}
 	for i := range 50 {
 		a.users = append(a.users, fmt.Sprint("User", i))
@@ -336,7 +336,7 @@ func TestOneReplicaIsBroken(t *testing.T) {
 	}
 }
 
-func TestManyAskOnce(t *testing.T) {
+func TestNamesManyAskOnce(t *testing.T) {
 	hang := make(chan struct{})
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, limit: 1}
 	r := started(t, a, nil)
@@ -357,7 +357,7 @@ func TestManyAskOnce(t *testing.T) {
 	}
 }
 
-func TestEveryone(t *testing.T) {
+func TestRelationsOfEveryone(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Era"}, relations: map[string]api.Relations{}}
 	r := started(t, a, nil)
 	r.Acquire("Avi")
@@ -408,7 +408,7 @@ func TestEveryone(t *testing.T) {
 	}
 }
 
-func TestRosterAnswersAlike(t *testing.T) {
+func TestRelationsRosterAnswersAlike(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Era", "Bea"}, relations: map[string]api.Relations{
 		"Avi": {Contacts: []string{"Lisa", "Bea"}, BlockedBy: []string{"Bea"}},
 	}}
@@ -445,7 +445,7 @@ func stale(r *rig) []*entry {
 }
 
 // Without events, a change is known after a look at the directory; without a change nobody is asked about.
-func TestLostEvents(t *testing.T) {
+func TestRelationsLostEvents(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{}, version: 1}
 	r := started(t, a, func(ti *times) { ti.refresh = 10 * time.Millisecond })
 	r.Acquire("Avi")
@@ -466,7 +466,7 @@ func TestLostEvents(t *testing.T) {
 }
 
 // What happened while no event was heard is told as the difference, at once, and only those are asked about whom auth names.
-func TestMissedEventsAreToldAsDifferences(t *testing.T) {
+func TestRelationsMissedAreToldAsDifferences(t *testing.T) {
 	for _, mode := range []api.Mode{api.Roster, api.Everyone} {
 		t.Run(string(mode), func(t *testing.T) {
 			a := &fakeAuth{mode: mode, users: []string{"Avi", "Lisa", "Era", "Bea"}, version: 1, relations: map[string]api.Relations{
@@ -538,7 +538,7 @@ func heard(t *testing.T, a *fakeAuth) (r *rig, expect func(want ...string)) {
 
 // A user comes back while auth is away, asks for the contacts through another gateway before this one is answered, and what changes then is missed
 // here. What was known when the user left is nothing to compare with.
-func TestAllIsToldWhenTheFirstAnswerIsLate(t *testing.T) {
+func TestRelationsAreAllToldWhenTheFirstAnswerIsLate(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Era", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea", "Era"}}}}
 	r, expect := heard(t, a)
 	r.Acquire("Avi")
@@ -556,7 +556,7 @@ func TestAllIsToldWhenTheFirstAnswerIsLate(t *testing.T) {
 }
 
 // What was known when a user left is no answer about one who is back, while auth is being asked.
-func TestSeesNothingForSureBeforeAuthWasAsked(t *testing.T) {
+func TestRelationsAreUnknownBeforeAuthWasAsked(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {}}}
 	r := started(t, a, nil)
 	r.Acquire("Avi")
@@ -576,7 +576,7 @@ func TestSeesNothingForSureBeforeAuthWasAsked(t *testing.T) {
 }
 
 // Whoever is told that a contact has ended may not write to it, though auth does not answer.
-func TestPartedWhileAuthIsAway(t *testing.T) {
+func TestRelationsPartedWhileAuthIsAway(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea", "Lisa"}}}}
 	r, expect := heard(t, a)
 	r.Acquire("Avi")
@@ -592,7 +592,7 @@ func TestPartedWhileAuthIsAway(t *testing.T) {
 }
 
 // Whoever is told of a contact may write to it: while auth has not answered since the user came, what an event says is not told.
-func TestAddedWhileAuthIsAway(t *testing.T) {
+func TestRelationsAddedWhileAuthIsAway(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea"}}}}
 	r, expect := heard(t, a)
 	r.Acquire("Avi")
@@ -611,7 +611,7 @@ func TestAddedWhileAuthIsAway(t *testing.T) {
 }
 
 // An event of the time before the first answer says what was; the answer, what is.
-func TestALateEventTellsWhatIsSoNow(t *testing.T) {
+func TestRelationsLateEventTellsWhatIsSoNow(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa", "Bea"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Bea"}}}}
 	r, expect := heard(t, a)
 	r.Acquire("Avi")
@@ -623,7 +623,7 @@ func TestALateEventTellsWhatIsSoNow(t *testing.T) {
 }
 
 // Who is told of a change is told before the next one is asked for.
-func TestChangesAreToldInTheirOrder(t *testing.T) {
+func TestRelationsAreToldInTheirOrder(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {}}}
 	r := newRig(t, a, nil)
 	told := make(chan bool, 2)
@@ -651,7 +651,7 @@ func TestChangesAreToldInTheirOrder(t *testing.T) {
 	}
 }
 
-func TestAReconnectLooksAtOnce(t *testing.T) {
+func TestRelationsAreReadAtOnceAfterAReconnect(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi"}}
 	r := started(t, a, nil)
 	looks := a.looks.Load()
@@ -660,7 +660,7 @@ func TestAReconnectLooksAtOnce(t *testing.T) {
 	_ = r
 }
 
-func TestChatGoesOnWithoutAuth(t *testing.T) {
+func TestRelationsChatGoesOnWithoutAuth(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Era", "Bea"}, relations: map[string]api.Relations{
 		"Avi": {Blocked: []string{"Bea"}}, "Bea": {BlockedBy: []string{"Avi"}},
 	}}
@@ -687,7 +687,7 @@ func TestChatGoesOnWithoutAuth(t *testing.T) {
 	testx.Eventually(t, "the block counts when auth is back", 5*time.Second, func() bool { _, err := r.Authorize(t.Context(), "Lisa", "Era"); return err != nil })
 }
 
-func TestConsentIsNotAssumed(t *testing.T) {
+func TestRelationsConsentIsNotAssumed(t *testing.T) {
 	a := &fakeAuth{mode: api.Roster, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {Contacts: []string{"Lisa"}}}}
 	r := started(t, a, nil)
 	a.set(func() { a.away = true })
@@ -697,7 +697,7 @@ func TestConsentIsNotAssumed(t *testing.T) {
 	testx.Eventually(t, "the contact is known", 5*time.Second, func() bool { n, _ := r.Authorize(t.Context(), "Avi", "Lisa"); return n == "Lisa" })
 }
 
-func TestNobodyKnowsAnythingBeforeTheFirstAnswer(t *testing.T) {
+func TestRelationsBeforeTheFirstAnswer(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, away: true}
 	r := newRig(t, a, nil)
 	r.run()
@@ -708,7 +708,7 @@ func TestNobodyKnowsAnythingBeforeTheFirstAnswer(t *testing.T) {
 }
 
 // The first message waits for the answer of auth; it is not let through before.
-func TestTheFirstMessageWaits(t *testing.T) {
+func TestRelationsTheFirstMessageWaits(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, relations: map[string]api.Relations{"Avi": {BlockedBy: []string{"Lisa"}}}}
 	r := started(t, a, nil)
 	hang := make(chan struct{})
@@ -725,7 +725,7 @@ func TestTheFirstMessageWaits(t *testing.T) {
 }
 
 // A user whom more block than one answer names.
-func TestManyBlocks(t *testing.T) {
+func TestRelationsManyBlocks(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa", "Era"}, relations: map[string]api.Relations{
 		"Avi": {BlockedByMore: true}, "Lisa": {Blocked: []string{"Avi"}},
 	}}
@@ -736,7 +736,7 @@ func TestManyBlocks(t *testing.T) {
 }
 
 // Many users come at once, while auth is away, and leave in the middle.
-func TestManyUsers(t *testing.T) {
+func TestRelationsManyUsers(t *testing.T) {
 	a := &fakeAuth{mode: api.Everyone, limit: 10, away: true}
 	r := newRig(t, a, nil)
 	for i := range 2000 {

@@ -28,7 +28,7 @@ func witness(t *testing.T, r *rig) (check func()) {
 	}
 }
 
-func TestBadPayloads(t *testing.T) {
+func TestPayloadsBad(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	others := witness(t, r)
 	for _, c := range []struct {
@@ -73,7 +73,7 @@ func TestBadPayloads(t *testing.T) {
 	}
 }
 
-func TestABodyThatBreaksOffEndsTheSession(t *testing.T) {
+func TestPayloadsThatBreakOffEndTheSession(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	poller, p := r.poller(t)
 	body, w := io.Pipe()
@@ -90,7 +90,7 @@ func TestABodyThatBreaksOffEndsTheSession(t *testing.T) {
 	r.wantGone(t)
 }
 
-func TestBadWebSocketMessages(t *testing.T) {
+func TestWebSocketBadMessages(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	others := witness(t, r)
 	large := strings.Repeat("x", echo.MaxPayload)
@@ -127,8 +127,8 @@ func TestBadWebSocketMessages(t *testing.T) {
 	others()
 }
 
-// TestEveryPacketCounts: none stands outside the limit, whatever it is and whatever brings it; and nobody needs two probes.
-func TestEveryPacketCounts(t *testing.T) {
+// TestPacketsAllCount: none stands outside the limit, whatever it is and whatever brings it; and nobody needs two probes.
+func TestPacketsAllCount(t *testing.T) {
 	const burst = 20
 	r := newRig(t, enginetest.Still, func(c *engineio.Config) { c.FramesPerSecond, c.FrameBurst = 1, burst })
 	for name, packet := range map[string]string{"messages": "4x", "empty messages": "4", "binary messages": "bAQI=", "pongs": "3", "noops": "6"} {
@@ -194,7 +194,7 @@ func TestEveryPacketCounts(t *testing.T) {
 	r.wantGone(t)
 }
 
-func TestTinyPackets(t *testing.T) {
+func TestPacketsTiny(t *testing.T) {
 	const n = 30_000
 	s, _ := start(t, enginetest.Still)
 	c := s.Open()

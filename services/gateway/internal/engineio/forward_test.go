@@ -47,7 +47,7 @@ func newNodes(t *testing.T) *nodes {
 	return n
 }
 
-func TestRequestsReachTheNodeThatHoldsTheSession(t *testing.T) {
+func TestForwardedRequestsReachTheNodeOfTheSession(t *testing.T) {
 	n := newNodes(t)
 	at, p := n.a.poller(t)
 	if !strings.HasPrefix(at.SID, "a.") || !n.a.server.Holds(at.SID) || n.b.server.Holds(at.SID) {
@@ -88,7 +88,7 @@ func TestRequestsReachTheNodeThatHoldsTheSession(t *testing.T) {
 	n.a.wantGone(t)
 }
 
-func TestNobodyIsAskedAboutASessionOfNoNode(t *testing.T) {
+func TestForwardedToNobodyForASessionOfNoNode(t *testing.T) {
 	n := newNodes(t)
 	c := n.a.Open()
 	for _, sid := range []string{
@@ -109,7 +109,7 @@ func TestNobodyIsAskedAboutASessionOfNoNode(t *testing.T) {
 	}
 }
 
-func TestACancelledForwardedPollEndsTheSession(t *testing.T) {
+func TestForwardedPollCancelledEndsTheSession(t *testing.T) {
 	n := newNodes(t)
 	at, p := n.a.poller(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -129,7 +129,7 @@ func TestACancelledForwardedPollEndsTheSession(t *testing.T) {
 	n.a.wantGone(t)
 }
 
-func TestASessionWhoseAnswerIsLostEnds(t *testing.T) {
+func TestForwardedAnswerLostEndsTheSession(t *testing.T) {
 	n := newNodes(t)
 	at, p := n.a.poller(t)
 	p.SendText([]byte("x"))
@@ -147,7 +147,7 @@ func TestASessionWhoseAnswerIsLostEnds(t *testing.T) {
 	n.a.wantGone(t)
 }
 
-func TestASessionWithACookieIsItsClientsOnly(t *testing.T) {
+func TestSessionsWithACookieAreTheirClientsOnly(t *testing.T) {
 	n := newNodes(t)
 	for name, site := range map[string]*enginetest.Site{"here": n.a.Site, "at another node": n.b.Site} {
 		t.Run(name, func(t *testing.T) {

@@ -52,7 +52,7 @@ func wait(t *testing.T, c *Conn) <-chan polledAnswer {
 }
 
 // A program says why and closes. What it said must not be lost because the poll that it woke had not taken it yet.
-func TestAPollThatWaitedGetsWhatWasSentBeforeTheClose(t *testing.T) {
+func TestPollThatWaitedGetsWhatWasSentBeforeTheClose(t *testing.T) {
 	for _, n := range []int{1, 40} {
 		s, c := polled()
 		got := wait(t, c)
@@ -74,7 +74,7 @@ func TestAPollThatWaitedGetsWhatWasSentBeforeTheClose(t *testing.T) {
 	}
 }
 
-func TestASecondPollIsOneAlsoWhenTheFirstWasWoken(t *testing.T) {
+func TestPollASecondOneAlsoWhenTheFirstWasWoken(t *testing.T) {
 	_, c := polled()
 	got := wait(t, c)
 	c.mu.Lock()
@@ -89,7 +89,7 @@ func TestASecondPollIsOneAlsoWhenTheFirstWasWoken(t *testing.T) {
 	}
 }
 
-func TestAGoodByeWhileAPollWasWoken(t *testing.T) {
+func TestPollWokenAndAGoodBye(t *testing.T) {
 	_, c := polled()
 	got := wait(t, c)
 	c.mu.Lock()
@@ -101,7 +101,7 @@ func TestAGoodByeWhileAPollWasWoken(t *testing.T) {
 	}
 }
 
-func TestACancelledPollEndsTheSession(t *testing.T) {
+func TestPollCancelledEndsTheSession(t *testing.T) {
 	for name, cancelled := range map[string]func(cancel func(), c *Conn){
 		"before it waits":         func(cancel func(), _ *Conn) { cancel() },
 		"while it waits":          func(cancel func(), _ *Conn) { time.AfterFunc(time.Millisecond, cancel) },
@@ -123,7 +123,7 @@ func TestACancelledPollEndsTheSession(t *testing.T) {
 	}
 }
 
-func TestAPauseOfTheProcessEndsNoConnection(t *testing.T) {
+func TestPauseOfTheProcessEndsNoConnection(t *testing.T) {
 	s, c := polled()
 	hour := time.Hour
 	c.Ping()
@@ -155,7 +155,7 @@ func TestAPauseOfTheProcessEndsNoConnection(t *testing.T) {
 }
 
 // While a machine is suspended, Linux' monotonic clock stands still and the one on the wall goes on, which the heartbeats go by.
-func TestASuspendedMachineEndsNoConnection(t *testing.T) {
+func TestPauseOfTheMachineEndsNoConnection(t *testing.T) {
 	s, c := polled()
 	now := time.Now()
 	s.look(now, nil)
@@ -174,7 +174,7 @@ func TestASuspendedMachineEndsNoConnection(t *testing.T) {
 	}
 }
 
-func TestAPollIsTooLateByTheProtocolsClockNotByOurs(t *testing.T) {
+func TestPollIsTooLateByTheProtocolsClock(t *testing.T) {
 	_, c := polled()
 	c.Ping()
 	c.mu.Lock()

@@ -47,7 +47,7 @@ func unpacked(t *testing.T, payload string) (out []string) {
 	return out
 }
 
-func TestMessagesCrossAnUpgradeOnceAndInOrder(t *testing.T) {
+func TestUpgradeCrossedOnceAndInOrder(t *testing.T) {
 	const all = 600
 	r := newRig(t, enginetest.Still, nil)
 	c, p := r.poller(t)
@@ -97,7 +97,7 @@ func TestMessagesCrossAnUpgradeOnceAndInOrder(t *testing.T) {
 	ws.Want("4end")
 }
 
-func TestAPollBringsSixteenPacketsAtMost(t *testing.T) {
+func TestPollBringsSixteenPacketsAtMost(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	c, p := r.poller(t)
 	for i := range 40 {
@@ -170,7 +170,7 @@ func TestPingsKeepTheirPlaceAndTheirNumbers(t *testing.T) {
 	pong(5)
 }
 
-func TestAPingIsAnsweredOnce(t *testing.T) {
+func TestPingsAreAnsweredOnce(t *testing.T) {
 	for name, open := range transports {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, enginetest.Still, nil)
@@ -203,7 +203,7 @@ var transports = map[string]func(*testing.T, *rig) (send func(packets ...string)
 	},
 }
 
-func TestWhoNeverAnswersIsClosed(t *testing.T) {
+func TestPingsThatAreNeverAnswered(t *testing.T) {
 	times := enginetest.Times{Interval: enginetest.Strict.Interval, Timeout: enginetest.Strict.Timeout}
 	wantClosed := func(t *testing.T, p *program) {
 		t.Helper()
@@ -309,7 +309,7 @@ func TestCloseFromOutside(t *testing.T) {
 	})
 }
 
-func TestPeerEndsTheWebSocket(t *testing.T) {
+func TestWebSocketEndedByThePeer(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	ws, p := r.socket(t)
 	ws.Close(1000)
@@ -324,7 +324,7 @@ func TestPeerEndsTheWebSocket(t *testing.T) {
 	r.wantGone(t)
 }
 
-func TestAFailedProbeLeavesThePolling(t *testing.T) {
+func TestUpgradeFailedLeavesThePolling(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	c, p := r.poller(t)
 	for _, words := range [][]string{{"2probe", "2probe", "4x"}, {"5"}, {"4x"}, {"2"}, {""}} {
@@ -380,8 +380,8 @@ func TestCloseWhileBeingAccepted(t *testing.T) {
 	}
 }
 
-// TestClosedWaitsForWhatBeganWhileBeingAccepted: Closed is the last call, also here.
-func TestClosedWaitsForWhatBeganWhileBeingAccepted(t *testing.T) {
+// TestCloseWaitsForWhatBeganWhileBeingAccepted: Closed is the last call, also here.
+func TestCloseWaitsForWhatBeganWhileBeingAccepted(t *testing.T) {
 	r := newRig(t, enginetest.Still, nil)
 	began, goOn := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
@@ -408,7 +408,7 @@ func TestClosedWaitsForWhatBeganWhileBeingAccepted(t *testing.T) {
 	}
 }
 
-func TestRefusedHandshake(t *testing.T) {
+func TestHandshakeRefused(t *testing.T) {
 	r := newRig(t, enginetest.Still, func(c *engineio.Config) {
 		c.Origin = func(r *http.Request) bool { return r.URL.Query().Get("from") != "elsewhere" }
 	})
@@ -434,7 +434,7 @@ func TestRefusedHandshake(t *testing.T) {
 	r.wantGone(t)
 }
 
-func TestASlowClientIsClosedAndItsBudgetGivenBack(t *testing.T) {
+func TestBudgetOfASlowClientIsGivenBack(t *testing.T) {
 	for _, name := range []string{"polling", "WebSocket"} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, enginetest.Still, func(c *engineio.Config) { c.Budget = &wsconn.Budget{PerConn: 1 << 20, Total: 64 << 20} })

@@ -101,8 +101,8 @@ func TestOriginAllowed(t *testing.T) {
 	}
 }
 
-// TestOwnOriginBehindAPort: a proxy may add the port that browsers leave out, on one side only.
-func TestOwnOriginBehindAPort(t *testing.T) {
+// TestOriginOwnBehindAPort: a proxy may add the port that browsers leave out, on one side only.
+func TestOriginOwnBehindAPort(t *testing.T) {
 	e, err := NewEdge(Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -132,8 +132,8 @@ func TestOwnOriginBehindAPort(t *testing.T) {
 	}
 }
 
-// TestSettingsAreInTheFormOfRequests: what is taken can match, and what never could is refused.
-func TestSettingsAreInTheFormOfRequests(t *testing.T) {
+// TestConfigIsInTheFormOfRequests: what is taken can match, and what never could is refused.
+func TestConfigIsInTheFormOfRequests(t *testing.T) {
 	for given, sent := range map[string]string{
 		"HTTPS://App.Example:443/": "https://app.example", "http://a.example:0080": "http://a.example", "https://a.example:": "https://a.example",
 		"http://[0:0::1]:3000": "http://[::1]:3000", "capacitor://localhost": "capacitor://localhost", "https://xn--bcher-kva.example": "https://xn--bcher-kva.example",

@@ -312,8 +312,8 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// TestNoRegistrationOnAFullDisk: who is there logs in as before.
-func TestNoRegistrationOnAFullDisk(t *testing.T) {
+// TestRegistrationOnAFullDisk: who is there logs in as before.
+func TestRegistrationOnAFullDisk(t *testing.T) {
 	w := newWorld()
 	h := w.handler(t, testConfig())
 	w.full = &wire.Error{Code: wire.Unavailable, Message: "the disk is full", RetryAfterMS: 5000}
@@ -397,8 +397,8 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// TestEveryAnswerIsReadableForPages: whatever goes wrong, on every kind of route, the page of an allowed origin can read why; and its preflights cost nothing.
-func TestEveryAnswerIsReadableForPages(t *testing.T) {
+// TestCORSOfEveryAnswer: whatever goes wrong, on every kind of route, the page of an allowed origin can read why; and its preflights cost nothing.
+func TestCORSOfEveryAnswer(t *testing.T) {
 	w := newWorld()
 	w.engine(nil)
 	h := w.handler(t, Config{AllowedOrigins: []string{"https://app.example"}, Rate: 1, Burst: 14})
@@ -441,8 +441,8 @@ func TestEveryAnswerIsReadableForPages(t *testing.T) {
 	}
 }
 
-// TestNothingIsSentOn: a path that is none is a problem, not HTML about another path that is encoded twice.
-func TestNothingIsSentOn(t *testing.T) {
+// TestRequestsAreNotSentOn: a path that is none is a problem, not HTML about another path that is encoded twice.
+func TestRequestsAreNotSentOn(t *testing.T) {
 	h := newWorld().handler(t, testConfig())
 	for _, target := range []string{"//v1/rooms/Avi%26Lisa/messages", "/v1//contacts", "/v1/./contacts", "/v1/x/../contacts", "/v1/contacts/..", "//"} {
 		r := ask(h, "GET", target, "Avi", "")
@@ -453,9 +453,9 @@ func TestNothingIsSentOn(t *testing.T) {
 	}
 }
 
-// TestNoInputIsAFailure: what a client makes up in a path, a query or a body is its own mistake; nothing of it reaches a service, where a database that
+// TestRequestsThatAreRubbishAreNoFailure: what a client makes up in a path, a query or a body is its own mistake; nothing of it reaches a service, where a database that
 // does not take it would look like one that is away.
-func TestNoInputIsAFailure(t *testing.T) {
+func TestRequestsThatAreRubbishAreNoFailure(t *testing.T) {
 	w := newWorld()
 	h := w.handler(t, testConfig())
 	rubbish := []string{"%00", "a%00b", "%ff", "%ed%a0%80", "%c0%80", "%zz", "%", "a;b=c", strings.Repeat("a", 5000), "%F0%9F%98%80", "%E2%80%AE"}

@@ -231,9 +231,9 @@ func escapedPath(at string) string {
 	return at
 }
 
-// TestAnswersAreAsDocumented makes real requests and holds each answer against the document: its status must be
+// TestOpenAPIAnswersAreAsDocumented makes real requests and holds each answer against the document: its status must be
 // listed, its headers there, its body as the schema says.
-func TestAnswersAreAsDocumented(t *testing.T) {
+func TestOpenAPIAnswersAreAsDocumented(t *testing.T) {
 	d := load(t, apidocs.OpenAPI)
 	prev := int64(0)
 	stored := api.StoredMessage{P: 1, Seq: 7, A: "Avi", B: "Lisa", Sender: "Lisa", ID: "m-1", Content: "a < b & \"c\"", Prev: &prev, SentAt: 1767225600123}

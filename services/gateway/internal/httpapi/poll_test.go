@@ -19,7 +19,7 @@ func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil
 func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
 
 // A read deadline that passes while a poll waits ends the poll's context, and with it the session of a client that is sent nothing.
-func TestAPollMayWaitForLongButABodyMayNot(t *testing.T) {
+func TestSocketIOPollMayWaitForLongButABodyMayNot(t *testing.T) {
 	deps := newWorld().deps(prometheus.NewRegistry(), testConfig())
 	deps.SocketIO = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	h, err := New(testConfig(), deps)

@@ -19,7 +19,7 @@ import (
 	"parley.example/services/gateway/internal/session/sessiontest"
 )
 
-func TestNothingComesBeforeTheDelayIsOver(t *testing.T) {
+func TestDelayBeforeAnythingComes(t *testing.T) {
 	w := newWorld(t, nil)
 	for range 3 {
 		w.Say(sessiontest.AvisLisa, "Avi", true)
@@ -54,7 +54,7 @@ func TestNothingComesBeforeTheDelayIsOver(t *testing.T) {
 	c.want()
 }
 
-func TestTheDelayEndsByItself(t *testing.T) {
+func TestDelayEndsByItself(t *testing.T) {
 	w := newWorld(t, func(_ *session.Config, s *Config) { s.Delay = time.Millisecond })
 	w.Say(sessiontest.AvisLisa, "Leonid", true)
 	w.Apply(10, false)
@@ -97,7 +97,7 @@ func TestCursorOfAnOldClient(t *testing.T) {
 	c.want()
 }
 
-func TestAnOldClientsOwnMessagesAreShownToItOnce(t *testing.T) {
+func TestMessagesOfOnesOwnAreShownOnce(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.client()
 	tok := w.Login("Lisa")
@@ -136,7 +136,7 @@ func TestAnOldClientsOwnMessagesAreShownToItOnce(t *testing.T) {
 	}
 }
 
-func TestWithoutASignOfLifeTheLoginEnds(t *testing.T) {
+func TestKeepAliveMissingEndsTheLogin(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.client()
 	tok := w.Login("Lisa")
@@ -186,7 +186,7 @@ func TestWithoutASignOfLifeTheLoginEnds(t *testing.T) {
 }
 
 // The keep-alive counts from the join, whatever else is said; after a new login, from that one's join.
-func TestTheKeepAliveCountsFromTheJoinOfEachLogin(t *testing.T) {
+func TestKeepAliveCountsFromTheJoinOfEachLogin(t *testing.T) {
 	w := newWorld(t, func(_ *session.Config, c *Config) { c.Alive = 18 * time.Second })
 	c := w.client()
 	first, second := w.Login("Lisa"), w.Login("Lisa")
@@ -229,7 +229,7 @@ func TestTheKeepAliveCountsFromTheJoinOfEachLogin(t *testing.T) {
 }
 
 // A connection that is dead and not known to be is silent; the token that it shares with the one in its place stays good.
-func TestASignOfLifeIsTheUsers(t *testing.T) {
+func TestKeepAliveIsTheUsers(t *testing.T) {
 	w := newWorld(t, func(_ *session.Config, c *Config) { c.Alive = 18 * time.Second })
 	tok := w.Login("Lisa")
 	dead, living, other := w.client(), w.client(), w.client()
@@ -310,7 +310,7 @@ func TestSignOutEndsTheLogin(t *testing.T) {
 	})
 }
 
-func TestHowAConnectionEndsIsWhatPresenceIsTold(t *testing.T) {
+func TestPresenceIsToldHowAConnectionEnds(t *testing.T) {
 	for name, end := range map[string]struct {
 		do         func(c *client)
 		deliberate bool
@@ -342,7 +342,7 @@ func TestHowAConnectionEndsIsWhatPresenceIsTold(t *testing.T) {
 	}
 }
 
-func TestARevokedLoginEndsTheSessionOnly(t *testing.T) {
+func TestLoginRevokedEndsTheSessionOnly(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.client()
 	tok := w.Login("Lisa")
@@ -371,7 +371,7 @@ func TestARevokedLoginEndsTheSessionOnly(t *testing.T) {
 	c.mustJoin(w.Login("Lisa"), "Lisa", "Avi&Lisa")
 }
 
-func TestTokensAreGoodForTheirUserOnly(t *testing.T) {
+func TestLoginTokensAreGoodForTheirUserOnly(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.client()
 	lisa := w.Login("Lisa")
@@ -483,7 +483,7 @@ func TestAnswersToWhatIsNotRight(t *testing.T) {
 	c.mustJoin(tok, "Lisa", "Avi&Lisa")
 }
 
-func TestTooMuchEndsTheConnection(t *testing.T) {
+func TestLimitsEndTheConnection(t *testing.T) {
 	w := newWorld(t, func(c *session.Config, _ *Config) { c.FramesPerSecond = 1 })
 	c := w.client()
 	for range 3 * (MaxContacts + 100) {
@@ -503,8 +503,8 @@ func TestTooMuchEndsTheConnection(t *testing.T) {
 	}
 }
 
-// TestComingAndGoingWithoutAnEventIsCounted: entering and leaving the namespace costs more than an event, and needs no token.
-func TestComingAndGoingWithoutAnEventIsCounted(t *testing.T) {
+// TestLimitsCountComingAndGoing: entering and leaving the namespace costs more than an event, and needs no token.
+func TestLimitsCountComingAndGoing(t *testing.T) {
 	w := newWorld(t, nil)
 	for name, packets := range map[string]string{"in and out": "41\x1e40", "another namespace": "40/other,"} {
 		c := w.client()
@@ -529,8 +529,8 @@ func TestComingAndGoingWithoutAnEventIsCounted(t *testing.T) {
 	c.mustJoin(w.Login("Lisa"), "Lisa", "Avi&Lisa")
 }
 
-// TestTokensAreNotTriedForEver: each other token costs the check of a signature, whoever sends it.
-func TestTokensAreNotTriedForEver(t *testing.T) {
+// TestLoginTokensAreNotTriedForEver: each other token costs the check of a signature, whoever sends it.
+func TestLoginTokensAreNotTriedForEver(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.client()
 	for range 3 * 30 { // one that ran out, for each room
@@ -544,7 +544,7 @@ func TestTokensAreNotTriedForEver(t *testing.T) {
 	c.ws.WantClose(wire.CloseBadFrames.Code)
 }
 
-func TestNobodySignedInForTooLong(t *testing.T) {
+func TestLoginThatNeverComes(t *testing.T) {
 	w := newWorld(t, nil)
 	c := w.client()
 	now := time.Now()
@@ -561,7 +561,7 @@ func TestNobodySignedInForTooLong(t *testing.T) {
 	c.ws.WantClose(wire.CloseNoAuth.Code)
 }
 
-func TestRefusedConnections(t *testing.T) {
+func TestLimitsOfConnections(t *testing.T) {
 	w := newWorld(t, nil)
 	get := func() enginetest.Answer {
 		return w.site.Do(context.Background(), http.MethodGet, "EIO=4&transport=polling", "", nil)
@@ -587,7 +587,7 @@ func TestRefusedConnections(t *testing.T) {
 	}
 }
 
-func TestTooManySessionsOfOneUser(t *testing.T) {
+func TestLimitsOfSessionsOfOneUser(t *testing.T) {
 	w := newWorld(t, func(c *session.Config, _ *Config) { c.UserConnections = 1 })
 	one, two := w.client(), w.client()
 	one.mustJoin(w.Login("Lisa"), "Lisa", "Avi&Lisa")
@@ -639,7 +639,7 @@ func TestPresenceStartsFromTheServedListAndAlternates(t *testing.T) {
 	c.want(online("Avi"), online("Era"))
 }
 
-func TestALargeDirectoryWatchesThePeersOfJoinedRooms(t *testing.T) {
+func TestPresenceInALargeDirectoryIsOfJoinedRooms(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Large, w.There = true, []string{"Avi", "Tsahi", "Zoe"}
 	w.legacy.Served("Lisa", []string{"Avi", "Era"})
@@ -664,7 +664,7 @@ func TestALargeDirectoryWatchesThePeersOfJoinedRooms(t *testing.T) {
 }
 
 // Who is watched is asked of auth. While that does not answer, nobody is taken for a stranger: what was watched stays, else presence is unknown.
-func TestAWatchListWaitsForAuth(t *testing.T) {
+func TestPresenceListWaitsForAuth(t *testing.T) {
 	w := newWorld(t, nil)
 	silent := func(yes bool) { w.Mu.Lock(); defer w.Mu.Unlock(); w.Silent = yes }
 	silent(true)
@@ -703,7 +703,7 @@ func TestAWatchListWaitsForAuth(t *testing.T) {
 	testx.Eventually(t, "auth is asked again", 20*time.Second, func() bool { return watches("Tsahi") })
 }
 
-func TestARosterWatchesTheContacts(t *testing.T) {
+func TestPresenceInARosterIsOfContacts(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Contacts, w.There = []string{"Avi", "Era"}, []string{"Avi", "Zoe"}
 	c := w.client()
@@ -715,7 +715,7 @@ func TestARosterWatchesTheContacts(t *testing.T) {
 	}
 }
 
-func TestServedListsAreForgotten(t *testing.T) {
+func TestPresenceListsAreForgotten(t *testing.T) {
 	s := newServed()
 	l := &Legacy{served: s}
 	l.Served("Lisa", []string{"Avi"})

@@ -110,7 +110,7 @@ func (s *scene) tells(user string, want ...string) {
 func read(seq int64) api.Mark { return api.Mark{User: "Avi", Peer: "Lisa", Read: seq} }
 
 // A hole in a chain has history asked for what has moved since the chain was last whole; what is told already is not told again.
-func TestAHoleIsAskedFor(t *testing.T) {
+func TestMarksOfAHoleAreAskedFor(t *testing.T) {
 	s := newScene(t)
 	s.announce(api.Marks{Source: "h", From: 0, To: 1, Rows: []api.Mark{read(1)}})
 	s.tells("Lisa", "message_read Avi 1")
@@ -133,7 +133,7 @@ func TestAHoleIsAskedFor(t *testing.T) {
 }
 
 // A reconnect is reason enough, and so is silence; while history does not answer, the question stays.
-func TestWhatMayHaveBeenMissedIsAskedFor(t *testing.T) {
+func TestMarksThatMayHaveBeenMissedAreAskedFor(t *testing.T) {
 	for name, lose := range map[string]func(*scene){
 		"a reconnect": func(s *scene) { s.reconnect() },
 		"silence":     func(*scene) {},
@@ -153,7 +153,7 @@ func TestWhatMayHaveBeenMissedIsAskedFor(t *testing.T) {
 }
 
 // A chain that has ended as it should is missed by nobody; one whose beginning was not heard is a hole.
-func TestChainsBeginAndEnd(t *testing.T) {
+func TestMarksChainsBeginAndEnd(t *testing.T) {
 	s := newScene(t)
 	s.announce(api.Marks{Source: "old", From: 0, To: 1, Rows: []api.Mark{read(1)}, Ended: true})
 	s.announce(api.Marks{Source: "new", From: 0, To: 0})
@@ -170,7 +170,7 @@ func TestChainsBeginAndEnd(t *testing.T) {
 }
 
 // Where two users may see each other again, everything is told again.
-func TestShownAgain(t *testing.T) {
+func TestMarksShownAgain(t *testing.T) {
 	s := &scene{t: t, told: map[string][]string{}}
 	tr := New(Deps{Bus: s, Ask: s.ask, Members: s, Deaf: func() {}, Log: testx.Logger(t), Registry: prometheus.NewRegistry()})
 	tr.announced(api.Marks{Source: "h", To: 1, Rows: []api.Mark{read(1)}}, time.Now())
@@ -185,7 +185,7 @@ func TestShownAgain(t *testing.T) {
 }
 
 // A mark never goes back, not even when an answer is older than what was announced meanwhile.
-func TestNeverBack(t *testing.T) {
+func TestMarksNeverGoBack(t *testing.T) {
 	s := &scene{t: t, told: map[string][]string{}}
 	tr := New(Deps{Bus: s, Ask: s.ask, Members: s, Deaf: func() {}, Log: testx.Logger(t), Registry: prometheus.NewRegistry()})
 	tr.announced(api.Marks{Source: "h", To: 1, Rows: []api.Mark{read(4)}}, time.Now())

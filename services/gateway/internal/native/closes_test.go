@@ -158,8 +158,8 @@ var closes = map[wire.Close]func(w *world) doors.Client{
 	},
 }
 
-// TestEveryCloseIsSent produces each way to end a connection that the protocol lists.
-func TestEveryCloseIsSent(t *testing.T) {
+// TestClosesAreAllSent produces each way to end a connection that the protocol lists.
+func TestClosesAreAllSent(t *testing.T) {
 	for _, want := range wire.Closes {
 		t.Run(want.Reason, func(t *testing.T) {
 			t.Parallel() // most of it is waiting
@@ -184,7 +184,7 @@ func TestEveryCloseIsSent(t *testing.T) {
 }
 
 // An idle link is asked first, once a heartbeat; one that says nothing for two of them is dead.
-func TestDeadLinkIsClosed(t *testing.T) {
+func TestClosesADeadLink(t *testing.T) {
 	w := newWorld(t, nil)
 	c, _ := w.withToken()
 	pinged := make(chan string, 10)

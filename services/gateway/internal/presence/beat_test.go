@@ -50,7 +50,7 @@ func (h *half) Subscribe(string, func([]byte)) (func(), error) { return func() {
 
 // Two heartbeats in a row that fall to a replica which stands still (one chance in four, every time) must not cost the lease (5 s): all
 // users of the gateway would be announced offline at once, for the grace counts from the last heartbeat.
-func TestTwoHeartbeatsWithoutAnAnswerDoNotCostTheLease(t *testing.T) {
+func TestLeaseOutlivesTwoHeartbeatsWithoutAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &half{lost: map[int]bool{3: true, 4: true, 6: true, 7: true}}
 		m := New(h, h, Config{}, testx.Quiet(), prometheus.NewRegistry())

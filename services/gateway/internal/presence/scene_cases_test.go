@@ -40,7 +40,7 @@ func TestOnlineAndOfflineAcrossGateways(t *testing.T) {
 	})
 }
 
-func TestALostSocketThatComesBackIsNotTold(t *testing.T) {
+func TestSessionLostThatComesBackIsNotTold(t *testing.T) {
 	on(t, func(t *testing.T, redis string, replicas int) {
 		s := newScene(t, redis, replicas)
 		a, b := s.gateway(), s.gateway()
@@ -59,7 +59,7 @@ func TestALostSocketThatComesBackIsNotTold(t *testing.T) {
 	})
 }
 
-func TestUsersOfAKilledGatewayGoOfflineUnlessTheyMoved(t *testing.T) {
+func TestGatewayKilledTakesUsersOfflineUnlessTheyMoved(t *testing.T) {
 	on(t, func(t *testing.T, redis string, replicas int) {
 		s := newScene(t, redis, replicas)
 		a, b := s.gateway(), s.gateway()
@@ -82,7 +82,7 @@ func TestUsersOfAKilledGatewayGoOfflineUnlessTheyMoved(t *testing.T) {
 	})
 }
 
-func TestAGatewayThatStopsSaysSo(t *testing.T) {
+func TestGatewayThatStopsSaysSo(t *testing.T) {
 	s := newScene(t, testx.RedisServer(t).Addr, 1)
 	a, b := s.gateway(), s.gateway()
 	v := s.viewer(b, "lisa")
@@ -97,7 +97,7 @@ func TestAGatewayThatStopsSaysSo(t *testing.T) {
 	}
 }
 
-func TestAGatewayThatWasCutOffRegistersAgain(t *testing.T) {
+func TestGatewayThatWasCutOffRegistersAgain(t *testing.T) {
 	s := newScene(t, testx.RedisServer(t).Addr, 2)
 	a, b := s.gateway(), s.gateway()
 	va, vb := s.viewer(a, "x"), s.viewer(b, "y")
@@ -177,7 +177,7 @@ func TestNatsRestarts(t *testing.T) {
 
 // While NATS is away nobody hears a heartbeat: that says nothing about the gateways, and nobody who stays is told to have gone, however
 // long it takes.
-func TestNatsIsAwayForLongAndNobodyFlickers(t *testing.T) {
+func TestNatsAwayForLongAndNobodyFlickers(t *testing.T) {
 	for name, outage := range map[string]struct{ begin, end func(*scene) }{
 		"restarted": {func(s *scene) { s.nats.Stop() }, func(s *scene) { s.nats.Restart() }},
 		"frozen": {
@@ -224,7 +224,7 @@ func TestNatsIsAwayForLongAndNobodyFlickers(t *testing.T) {
 }
 
 // Who was cut off long enough to lose its lease takes nobody of its own for gone: it registers before it looks.
-func TestAGatewayThatWasCutOffForLongKeepsItsPicture(t *testing.T) {
+func TestGatewayThatWasCutOffForLongKeepsItsPicture(t *testing.T) {
 	s := newScene(t, testx.RedisServer(t).Addr, 2)
 	a, b := s.gateway(), s.gateway()
 	va, vb := s.viewer(a, "x"), s.viewer(b, "y")
@@ -251,7 +251,7 @@ func TestAGatewayThatWasCutOffForLongKeepsItsPicture(t *testing.T) {
 }
 
 // The replica may die after Redis has the change and before NATS has it; an event may also be lost on its way.
-func TestALostEventIsFound(t *testing.T) {
+func TestEventLostIsFound(t *testing.T) {
 	on(t, func(t *testing.T, redis string, replicas int) {
 		s := newScene(t, redis, replicas)
 		a, b := s.gateway(), s.gateway()
@@ -273,7 +273,7 @@ func TestALostEventIsFound(t *testing.T) {
 	})
 }
 
-func TestAReplicaThatDiesInAStormLosesNothing(t *testing.T) {
+func TestReplicaThatDiesInAStormLosesNothing(t *testing.T) {
 	s := newScene(t, testx.RedisServer(t).Addr, 1)
 	stop := s.replica()
 	a, b := s.gateway(), s.gateway()

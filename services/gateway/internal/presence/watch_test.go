@@ -78,7 +78,7 @@ func TestWatchersOfEverybodyShareOneBatch(t *testing.T) {
 	}
 }
 
-func TestEverybodyButWhoIsHidden(t *testing.T) {
+func TestWatchersOfEverybodyButWhoIsHidden(t *testing.T) {
 	m := still()
 	m.announce(up("eva"), up("avi"))
 	m.flush()
@@ -102,7 +102,7 @@ func TestEverybodyButWhoIsHidden(t *testing.T) {
 	}
 }
 
-func TestASnapshotInTheMiddleOfABatch(t *testing.T) {
+func TestSnapshotInTheMiddleOfABatch(t *testing.T) {
 	m := still()
 	var early, late, list record
 	m.Watch(&early, "a", nil, nil)
@@ -124,7 +124,7 @@ func TestASnapshotInTheMiddleOfABatch(t *testing.T) {
 	}
 }
 
-func TestALaterWatchReplacesAndUnwatchEnds(t *testing.T) {
+func TestWatchReplacesAnEarlierOneAndUnwatchEnds(t *testing.T) {
 	m := still()
 	var r record
 	m.Watch(&r, "me", nil, nil)
@@ -219,7 +219,7 @@ type failer struct{ *rapid.T }
 func (failer) Cleanup(func())  {}
 func (failer) TempDir() string { return "" }
 
-func TestAGapIsFetchedAfterPatience(t *testing.T) {
+func TestEventGapIsFetchedAfterPatience(t *testing.T) {
 	m := still()
 	i := api.PresenceShard("avi")
 	now := time.Now()
@@ -254,7 +254,7 @@ func (p *table) take(list []api.SessionChange) {
 	}
 }
 
-func TestTheTableOfOwnSessions(t *testing.T) {
+func TestSessionTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := still()
 		here, presence := map[uint64]string{}, &table{map[uint64]string{}}
@@ -372,7 +372,7 @@ func (p *pages) PresenceSnapshot(_ context.Context, req api.SnapshotRequest) (ap
 	return resp, nil
 }
 
-func TestASnapshotInPagesCountsAsOfTheFirst(t *testing.T) {
+func TestSnapshotInPagesCountsAsOfTheFirst(t *testing.T) {
 	m := still()
 	users := []string{"a", "b", "c", "d", "e"}
 	p := &pages{names: users, epoch: "e"}

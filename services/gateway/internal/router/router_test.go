@@ -136,7 +136,7 @@ func live(rm room.Room, seq, prev int64) *bus.Raw {
 }
 
 // A gateway of the next version may be there already: what it wrote is handed on, as far as this one knows it.
-func TestPayloadOfANewerVersionIsHandedOn(t *testing.T) {
+func TestCopyOfANewerVersionIsHandedOn(t *testing.T) {
 	r := start(t, &history{}, 10)
 	m := newMember()
 	if err := r.Add("Lisa", m); err != nil {
@@ -181,7 +181,7 @@ func nothing(t *testing.T, r *Router, m *member, rm room.Room, seq int64) {
 
 var lisa = room.Room{A: "Avi", B: "Lisa"}
 
-func TestLiveCopyReachesBothOnce(t *testing.T) {
+func TestCopyReachesBothOnce(t *testing.T) {
 	r := start(t, &history{}, 10)
 	a, b1, b2 := newMember(), newMember(), newMember()
 	for m, name := range map[*member]string{a: "Avi", b1: "Lisa", b2: "Lisa"} {
@@ -203,7 +203,7 @@ func TestLiveCopyReachesBothOnce(t *testing.T) {
 	}
 }
 
-func TestFirstOfARoomHasNoPrev(t *testing.T) {
+func TestCopyOfTheFirstOfARoomHasNoPrev(t *testing.T) {
 	r := start(t, &history{}, 0)
 	m := newMember()
 	_ = r.Add("Lisa", m)
@@ -213,7 +213,7 @@ func TestFirstOfARoomHasNoPrev(t *testing.T) {
 	}
 }
 
-func TestMissingCopyIsRepaired(t *testing.T) {
+func TestRepairOfAMissingCopy(t *testing.T) {
 	h := &history{rows: []api.Row{{A: "Avi", B: "Lisa", Seq: 11}, {A: "Avi", B: "Lisa", Seq: 12}, {A: "Era", B: "Tsahi", Seq: 13}}}
 	r := start(t, h, 10)
 	m := newMember()
@@ -237,7 +237,7 @@ func TestMissingCopyIsRepaired(t *testing.T) {
 	}
 }
 
-func TestHoleIsAskedForAlsoWhenHistoryIsAway(t *testing.T) {
+func TestRepairAsksForAHoleAlsoWhenHistoryIsAway(t *testing.T) {
 	h := &history{down: true}
 	for i := int64(11); i <= 210; i++ {
 		h.rows = append(h.rows, api.Row{A: "Avi", B: "Lisa", Seq: i})
@@ -302,7 +302,7 @@ func TestPositionCoversWhatWasRoutedBeforeJoining(t *testing.T) {
 	<-stopped
 }
 
-func TestGarbageIsDropped(t *testing.T) {
+func TestCopyThatIsGarbageIsDropped(t *testing.T) {
 	r := start(t, &history{}, 0)
 	m := newMember()
 	_ = r.Add("Lisa", m)
@@ -366,7 +366,7 @@ func TestSeenAgainstAModel(t *testing.T) {
 }
 
 // What an old copy of the stream stores after younger messages were seen is not shown: it was not accepted, and its seqs belong to others.
-func TestCopiesOfAStreamThatWentBackAreDropped(t *testing.T) {
+func TestCopyOfAStreamThatWentBackIsDropped(t *testing.T) {
 	r := start(t, &history{}, 0)
 	m := newMember()
 	_ = r.Add("Lisa", m)

@@ -36,7 +36,7 @@ func (s *subscriptions) UnsubscribeUser(user string) {
 }
 
 // A user's last session ends while a new one of the same user joins: it has to be subscribed.
-func TestWhoComesBackWhileHisLastSessionEndsIsSubscribed(t *testing.T) {
+func TestSubscribeAgainWhileTheLastSessionEnds(t *testing.T) {
 	s := &subscriptions{subs: map[string]bool{}}
 	r := New(s, testx.Quiet(), prometheus.NewRegistry())
 	old, again := newMember(), newMember()

@@ -44,7 +44,7 @@ func TestNearbyKeepsTheLastNamesOnce(t *testing.T) {
 	}
 }
 
-func TestWhoeverOneTalksWithIsNearUpToALimit(t *testing.T) {
+func TestNearbyIsWhoeverOneTalksWithUpToALimit(t *testing.T) {
 	var n near
 	if news := n.meets("Avi"); news || n.met != nil {
 		t.Error("a session that need not know notes whom it meets")

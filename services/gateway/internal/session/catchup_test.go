@@ -179,7 +179,7 @@ func TestResumeTokenContinuesWhereItStood(t *testing.T) {
 	}
 }
 
-func TestHistoryAwayMakesItLate(t *testing.T) {
+func TestJoinWhileHistoryIsAwayMakesItLate(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CatchUpPatience = time.Millisecond })
 	var last api.StoredMessage
 	for range 5 {
@@ -212,7 +212,7 @@ func TestHistoryAwayMakesItLate(t *testing.T) {
 }
 
 // SQL that cannot be written to (a full disk) is behind for as long as that lasts: what it has comes at once.
-func TestHistoryBehindGivesWhatItHas(t *testing.T) {
+func TestJoinWhileHistoryIsBehindGivesWhatItHas(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Page = 2
 	var last api.StoredMessage
@@ -235,7 +235,7 @@ func TestHistoryBehindGivesWhatItHas(t *testing.T) {
 	}
 }
 
-func TestAcceptedIsNotReceivedAsWell(t *testing.T) {
+func TestSendsAcceptedAreNotReceivedAsWell(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Mu.Lock()
 	w.Down = true
@@ -260,7 +260,7 @@ func TestAcceptedIsNotReceivedAsWell(t *testing.T) {
 }
 
 // What is stored and whose outcome could not be told is accepted as soon as it is seen: its sender would not get it otherwise.
-func TestUnknownOutcomeOfWhatWasSeen(t *testing.T) {
+func TestSendsOfUnknownOutcomeThatWereSeen(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Mu.Lock()
 	w.Down = true
@@ -305,7 +305,7 @@ func TestUnknownOutcomeOfWhatWasSeen(t *testing.T) {
 }
 
 // Where own messages are shown like others, they come in the order of all, whatever a catch-up still has to read and whoever tells their outcome.
-func TestEchoesKeepTheOrder(t *testing.T) {
+func TestSendsEchoesKeepTheOrder(t *testing.T) {
 	w := newWorld(t, nil)
 	w.SetDeaf(true)
 	s, l := w.open("Lisa")

@@ -74,7 +74,7 @@ func TestJoinOfAListJoinsWhatCanBeJoined(t *testing.T) {
 }
 
 // The room of an erased person is named after the registered name, and is the peer's in each spelling.
-func TestRoomOfAnErasedPersonAnswersToEachSpelling(t *testing.T) {
+func TestJoinOfAnErasedPersonsRoomInEachSpelling(t *testing.T) {
 	w := newWorld(t, nil)
 	gone := room.Room{A: "Lisa", B: "erased"}
 	w.Say(gone, "erased", true)
@@ -163,7 +163,7 @@ func TestJoinOfNothingIsRefused(t *testing.T) {
 }
 
 // What is read is one's own; the peer's permission is for writing.
-func TestReadMarkerNeedsNoPermission(t *testing.T) {
+func TestReceiptsReadMarkerNeedsNoPermission(t *testing.T) {
 	w := newWorld(t, nil)
 	w.hub.Directory = strict{w}
 	w.hub.History = &reads{}
@@ -177,7 +177,7 @@ func TestReadMarkerNeedsNoPermission(t *testing.T) {
 }
 
 // Whoever may not see a user's presence learns of no marker either.
-func TestBlockedUsersLearnNothingOfEachOther(t *testing.T) {
+func TestReceiptsOfBlockedUsers(t *testing.T) {
 	for name, dir := range map[string]func(w *world) Directory{
 		"from what is known": func(w *world) Directory { return strict{w} },
 		"by asking":          func(w *world) Directory { return modest{strict{w}} },
@@ -218,7 +218,7 @@ func TestBlockedUsersLearnNothingOfEachOther(t *testing.T) {
 var _ Directory = (*directory.Directory)(nil)
 
 // A second join delivers what the session has not been sent, and nothing twice; what comes live meanwhile keeps its order.
-func TestSecondJoinStartsFromWhatWasSent(t *testing.T) {
+func TestJoinASecondTimeStartsFromWhatWasSent(t *testing.T) {
 	w := newWorld(t, nil)
 	for range 5 {
 		w.Say(sessiontest.AvisLisa, "Avi", true)
@@ -263,7 +263,7 @@ func TestSecondJoinStartsFromWhatWasSent(t *testing.T) {
 
 // A connection that breaks before caught_up comes again with the token of catching_up and misses nothing, whatever other sessions of the user
 // have confirmed meanwhile.
-func TestCatchingUpSaysWhereItBegins(t *testing.T) {
+func TestJoinSaysWhereItBegins(t *testing.T) {
 	for name, j := range map[string]wire.Join{
 		"all":           sessiontest.Everyone,
 		"as a device":   {Rooms: wire.RoomList{All: true}, Device: "d"},
@@ -332,7 +332,7 @@ func TestCatchingUpSaysWhereItBegins(t *testing.T) {
 }
 
 // A token that a connection gets while a second join runs must not be above what that one misses.
-func TestTokensCoverAllJoins(t *testing.T) {
+func TestResumeTokensCoverAllJoins(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CatchUpPatience = time.Millisecond })
 	for range 4 {
 		w.Say(sessiontest.AvisLisa, "Avi", true)
@@ -389,7 +389,7 @@ func (d ignorant) Authorize(ctx context.Context, user, name string) (string, err
 }
 
 // While nothing is known of a user's relations, no mark is lost, and none comes after a younger one.
-func TestMarksWaitForTheDirectory(t *testing.T) {
+func TestReceiptsMarksWaitForTheDirectory(t *testing.T) {
 	w := newWorld(t, nil)
 	var known atomic.Bool
 	w.hub.Directory = ignorant{modest{strict{w}}, &known}

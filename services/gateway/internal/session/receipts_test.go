@@ -19,7 +19,7 @@ func accept(s *Session, m api.StoredMessage) {
 	s.done(under(s, false, m), &router.FromStored(&m).Message, nil)
 }
 
-func TestCursorMovesOnlyByAnAnswerAndOnlyUpToWhatIsChecked(t *testing.T) {
+func TestReceiptsMoveTheCursorOnlyUpToWhatIsChecked(t *testing.T) {
 	w := newWorld(t, nil)
 	s, l := w.open("Lisa")
 	defer s.Gone(true)
@@ -54,7 +54,7 @@ func TestCursorMovesOnlyByAnAnswerAndOnlyUpToWhatIsChecked(t *testing.T) {
 
 // A message that comes live, or is accepted, while older ones of its room are still to be read proves nothing about these: a gateway that died
 // then would lose them for a client that brings neither since nor resume.
-func TestCursorStaysBehindARunningCatchUp(t *testing.T) {
+func TestReceiptsKeepTheCursorBehindARunningCatchUp(t *testing.T) {
 	for name, young := range map[string]func(w *world, s *Session, l *sessiontest.Wire){
 		"delivered live": func(w *world, s *Session, l *sessiontest.Wire) {
 			w.Say(sessiontest.AvisLisa, "Avi", true)
@@ -91,7 +91,7 @@ func TestCursorStaysBehindARunningCatchUp(t *testing.T) {
 	}
 }
 
-func TestCursorFollowsThePagesOfARunningCatchUp(t *testing.T) {
+func TestReceiptsCursorFollowsThePagesOfARunningCatchUp(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CatchUpPatience = time.Millisecond })
 	for range 5 {
 		w.Say(sessiontest.AvisLisa, "Avi", true)
@@ -135,7 +135,7 @@ func (h *reads) HistoryRead(_ context.Context, req api.ReadRequest) (api.ReadRes
 }
 
 // A read marker must not stop short of its message because SQL does not have that yet.
-func TestReadMarkerWaitsForSQL(t *testing.T) {
+func TestReceiptsReadMarkerWaitsForSQL(t *testing.T) {
 	w := newWorld(t, nil)
 	s, l := w.open("Lisa")
 	defer s.Gone(true)

@@ -14,7 +14,7 @@ import (
 )
 
 // Above the limit a session watches those it talks with, as history has them, those it lists, and those it meets.
-func TestThoseWhoAreNearAreWatched(t *testing.T) {
+func TestScopeWatchesThoseWhoAreNear(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Large = true
 	var asked atomic.Int64

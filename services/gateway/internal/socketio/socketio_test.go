@@ -53,7 +53,7 @@ func TestAcksOfTheServers(t *testing.T) {
 	read(`42["answered","yes"]`)
 }
 
-func TestAClientThatAcknowledgesNothing(t *testing.T) {
+func TestAcksOfAClientThatGivesNone(t *testing.T) {
 	site, _ := start(t, enginetest.Still)
 	ws := connected(t, site)
 	for range 300 {
@@ -79,7 +79,7 @@ func TestNamespacesAreLeftAndEnteredAgain(t *testing.T) {
 	ws.WantClose(wire.CloseNoAuth.Code) // in none for too long
 }
 
-func TestAckNames(t *testing.T) {
+func TestAcksNames(t *testing.T) {
 	for _, s := range []string{"", "0/", "12/custom"} {
 		a, err := socketio.ParseAck(s)
 		if err != nil || a.String() != s || a.Wanted() != (s != "") {
@@ -93,7 +93,7 @@ func TestAckNames(t *testing.T) {
 	}
 }
 
-func TestBadPackets(t *testing.T) {
+func TestPacketsThatAreBad(t *testing.T) {
 	site, open := start(t, enginetest.Still)
 	others := connected(t, site)
 	hole := `{"_placeholder":true,"num":0}`

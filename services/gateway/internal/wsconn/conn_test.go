@@ -82,7 +82,7 @@ func wait[T any](t *testing.T, ch <-chan T) T {
 	}
 }
 
-func TestBothWays(t *testing.T) {
+func TestConnBothWays(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	if err := ws.WriteMessage(websocket.TextMessage, []byte("hello")); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestBothWays(t *testing.T) {
 	wait(t, rec.binary)
 }
 
-func TestOrderOfOneSenderAndSharedFrames(t *testing.T) {
+func TestConnOrderOfOneSenderAndSharedFrames(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	const n = 2000
 	go func() {
@@ -122,7 +122,7 @@ func TestOrderOfOneSenderAndSharedFrames(t *testing.T) {
 	}
 }
 
-func TestPingIsAnsweredInOrder(t *testing.T) {
+func TestConnPingIsAnsweredInOrder(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	rec.conn.SendText([]byte("before"))
 	rec.conn.Ping(0xFFFFFFFE)
@@ -147,7 +147,7 @@ func TestPingIsAnsweredInOrder(t *testing.T) {
 	}
 }
 
-func TestServerCloses(t *testing.T) {
+func TestConnClosedByTheServer(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	rec.conn.SendText([]byte("last words"))
 	rec.conn.Close(wire.CloseTokenRevoked)
@@ -165,7 +165,7 @@ func TestServerCloses(t *testing.T) {
 	}
 }
 
-func TestPeerCloses(t *testing.T) {
+func TestConnClosedByThePeer(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	if err := ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second)); err != nil {
 		t.Fatal(err)
@@ -183,7 +183,7 @@ func TestPeerCloses(t *testing.T) {
 	}
 }
 
-func TestGarbageInsteadOfFrames(t *testing.T) {
+func TestConnGarbageInsteadOfFrames(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	if _, err := ws.NetConn().Write([]byte("\xff\xff\xff\xffGET / HTTP/1.1\r\n\r\n")); err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func TestGarbageInsteadOfFrames(t *testing.T) {
 	}
 }
 
-func TestSlowReaderIsClosedAndNobodyWaits(t *testing.T) {
+func TestOutboxOfASlowReaderIsClosedAndNobodyWaits(t *testing.T) {
 	budget := &Budget{PerConn: 256 << 10, Total: 1 << 30}
 	rec, ws := dial(t, Config{Budget: budget})
 	block := Text(bytes.Repeat([]byte("x"), 32<<10))
@@ -213,7 +213,7 @@ func TestSlowReaderIsClosedAndNobodyWaits(t *testing.T) {
 	_ = ws
 }
 
-func TestTotalBudgetClosesTheLargest(t *testing.T) {
+func TestOutboxTotalBudgetClosesTheLargest(t *testing.T) {
 	budget := &Budget{PerConn: 1 << 20, Total: 1}
 	budget.used.Add(2) // others hold it
 	rec, _ := dial(t, Config{Budget: budget})
@@ -227,7 +227,7 @@ func TestTotalBudgetClosesTheLargest(t *testing.T) {
 	}
 }
 
-func TestWaitReturnsWhenWritten(t *testing.T) {
+func TestOutboxWaitReturnsWhenWritten(t *testing.T) {
 	rec, ws := dial(t, Config{})
 	for range 100 {
 		rec.conn.SendText([]byte("x"))
@@ -247,7 +247,7 @@ func TestWaitReturnsWhenWritten(t *testing.T) {
 	}
 }
 
-func TestStressStartStop(t *testing.T) {
+func TestConnStressStartStop(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 30 {
 		rec, ws := dial(t, Config{})

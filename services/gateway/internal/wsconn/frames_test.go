@@ -62,8 +62,8 @@ func closedWith(t *testing.T, ws *websocket.Conn) int {
 	return ce.Code
 }
 
-// TestCloseFrames: RFC 6455, sections 5.5.1 and 7.4.
-func TestCloseFrames(t *testing.T) {
+// TestFramesOfCloses: RFC 6455, sections 5.5.1 and 7.4.
+func TestFramesOfCloses(t *testing.T) {
 	for _, c := range []struct {
 		name, payload string
 		answer, why   int
@@ -138,7 +138,7 @@ func TestFramesThatBreakTheProtocol(t *testing.T) {
 	}
 }
 
-func TestPartsOfMessages(t *testing.T) {
+func TestFramesOfPartsOfMessages(t *testing.T) {
 	rec, ws := dial(t, Config{FrameBytes: 200_000})
 	for _, size := range []int{0, 1, 7, 8, 9, 125, 126, 511, 512, 513, 70_000} {
 		text := strings.Repeat("aé€😀", size/10) + strings.Repeat("x", size%10)
@@ -171,7 +171,7 @@ type skipper struct {
 
 func (s skipper) TooLarge() { s.skipped <- struct{}{} }
 
-func TestAMessageThatIsTooLargeIsSkipped(t *testing.T) {
+func TestFramesOfAMessageThatIsTooLarge(t *testing.T) {
 	skipped := make(chan struct{}, 16)
 	rec, ws := dialAs(t, Config{}, func(r *recorder) Handler { return skipper{r, skipped} })
 	large := strings.Repeat("x", 900)
@@ -200,8 +200,8 @@ func TestAMessageThatIsTooLargeIsSkipped(t *testing.T) {
 	}
 }
 
-// TestEveryFrameCounts: what costs time to read is limited, whatever it is.
-func TestEveryFrameCounts(t *testing.T) {
+// TestFramesAllCount: what costs time to read is limited, whatever it is.
+func TestFramesAllCount(t *testing.T) {
 	const burst = 100
 	for name, c := range map[string]struct{ first, more string }{
 		"texts":        {"", masked(fin|opText, "")},
