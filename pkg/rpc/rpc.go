@@ -67,6 +67,11 @@ func (e Endpoint[Req, Resp]) Call(ctx context.Context, c Caller, req Req) (Resp,
 	return resp, nil
 }
 
+// By is Call with a Caller that is always the same.
+func (e Endpoint[Req, Resp]) By(c Caller) func(context.Context, Req) (Resp, error) {
+	return func(ctx context.Context, req Req) (Resp, error) { return e.Call(ctx, c, req) }
+}
+
 // Handle is the service's side: f answers.
 func (e Endpoint[Req, Resp]) Handle(f func(context.Context, Req) (Resp, error)) Handler {
 	return Handler{e.Subject, func(ctx context.Context, body []byte) (any, error) {
@@ -177,6 +182,10 @@ func respond(nc *nats.Conn, reply string, resp any) error {
 }
 
 func respondError(nc *nats.Conn, reply string, e *wire.Error) {
+	_ = nc.PublishMsg(errorMsg(reply, e)) // the asker is gone or times out
+}
+
+func errorMsg(reply string, e *wire.Error) *nats.Msg {
 	msg := nats.NewMsg(reply)
 	msg.Data, _ = json.Marshal(e) // three plain fields
 	text := e.Message
@@ -185,7 +194,7 @@ func respondError(nc *nats.Conn, reply string, e *wire.Error) {
 	}
 	msg.Header.Set(micro.ErrorCodeHeader, string(e.Code))
 	msg.Header.Set(micro.ErrorHeader, text)
-	_ = nc.PublishMsg(msg) // the asker is gone or times out
+	return msg
 }
 
 // Stop takes no more requests, waits for those that run until ctx ends, then cuts them.

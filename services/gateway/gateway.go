@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.example/pkg/accept"
+	"parley.example/pkg/api"
 	"parley.example/pkg/lifecycle"
 	"parley.example/pkg/obs"
 	"parley.example/pkg/streams"
@@ -110,26 +111,26 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.bus.Observe(deps.Registry)
 	deps.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_gateway_connections_limit",
 		Help: "Open connections that this gateway takes at most."}, func() float64 { return float64(cfg.Connections) }))
-	rpc := s.bus.RPC(cfg.RPCTimeout)
-	s.router = router.New(source{s.bus.Deliveries(), rpc}, deps.Log, deps.Registry)
+	services := s.bus.Services(cfg.RPCTimeout)
+	s.router = router.New(s.bus.Deliveries(), services, deps.Log, deps.Registry)
 	publishing := bus.DefaultPublisher
 	publishing.Unready = cfg.Unstored
 	if s.publisher, err = bus.NewPublisher(s.bus, publishing, deps.Storage, deps.Registry); err != nil {
 		return nil, err
 	}
-	s.confirmer = bus.NewConfirmer(rpc.HistoryConfirm, deps.Log, deps.Registry)
-	s.verifier = access.New(s.bus, rpc.AuthUsed, deps.Log, deps.Registry)
-	s.directory = directory.New(rpc, s.bus, cfg.Directory, deps.Log, deps.Registry)
-	s.presence = presence.New(rpc, s.bus, cfg.Presence, deps.Log, deps.Registry)
+	s.confirmer = bus.NewConfirmer(api.HistoryConfirm.By(services), deps.Log, deps.Registry)
+	s.verifier = access.New(s.bus, api.AuthUsed.By(services), deps.Log, deps.Registry)
+	s.directory = directory.New(services, s.bus, cfg.Directory, deps.Log, deps.Registry)
+	s.presence = presence.New(services, s.bus, cfg.Presence, deps.Log, deps.Registry)
 	s.hub = session.NewHub(cfg.Session, session.Deps{
-		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(rpc.HistoryCatchUp),
-		Confirmer: s.confirmer, Bus: s.bus, History: rpc, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Auth: rpc, Peers: s.peers(rpc),
+		Log: deps.Log, Registry: deps.Registry, Router: s.router, Publisher: s.publisher, CatchUps: bus.NewCatchUps(api.HistoryCatchUp.By(services)),
+		Confirmer: s.confirmer, Bus: s.bus, Services: services, Directory: s.directory, Presence: s.presence, Verifier: s.verifier, Peers: peers(services),
 	})
 	s.verifier.Watch(s.hub.Revoke)
 	s.directory.OnChange(s.hub.DirectoryChanged)
 	s.directory.OnSight(s.hub.SightChanged)
 	s.marks = marks.New(marks.Deps{
-		Bus: s.bus, Ask: rpc.HistoryMarks, Members: s.router, Deaf: s.directory.Look, Log: deps.Log, Registry: deps.Registry,
+		Bus: s.bus, Ask: api.HistoryMarks.By(services), Members: s.router, Deaf: s.directory.Look, Log: deps.Log, Registry: deps.Registry,
 	})
 	s.directory.OnListed(func(user, peer string, added bool) {
 		s.hub.Listed(user, peer, added)
@@ -142,7 +143,7 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 	s.table = connections.New(connections.Limits{
 		Total: cfg.Connections, PerAddress: cfg.PerAddress, PerUser: cfg.Session.UserConnections, Address: edge.ClientAddress,
 	}, s.hub.Ready, deps.Log, deps.Registry)
-	s.legacy = legacy.New(s.hub, s.table, cfg.Legacy, rpc)
+	s.legacy = legacy.New(s.hub, s.table, cfg.Legacy, services)
 	s.node = rand.Text()[:12]
 	s.engine = s.legacy.Engine(s.bus, s.node, budget, edge.OriginAllowed, deps.Registry)
 	site, err := web.New()
@@ -150,11 +151,11 @@ func New(cfg Config, deps Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	old := legacy.NewHTTP(legacy.HTTPDeps{
-		Logins: rpc, People: rpc, Presence: s.presence, Tokens: s.verifier, Joined: s.legacy.Joined, Bots: cfg.Legacy.Bots, Tell: s.served,
+		Services: services, Presence: s.presence, Tokens: s.verifier, Joined: s.legacy.Joined, Bots: cfg.Legacy.Bots, Tell: s.served,
 		Address: edge.AddressText, OwnSite: edge.SiteAllowed,
 	})
 	handler, err := httpapi.New(cfg.API, httpapi.Deps{
-		Logins: rpc, Contacts: rpc, Blocks: rpc, History: rpc, LastSeen: rpc, Presence: s.presence, Tokens: s.verifier, Directory: s.directory, Web: site,
+		Services: services, Presence: s.presence, Tokens: s.verifier, Directory: s.directory, Web: site,
 		Ready: deps.Ready, Storage: deps.Storage, Routed: s.router.Routed, WebSocket: native.New(s.hub, s.table, budget),
 		SocketIO: s.engine, Held: s.engine.Holds, Legacy: old.Routes(), Listed: s.listed, Log: deps.Log, Registry: deps.Registry,
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/services/gateway/internal/bus"
 )
@@ -51,10 +52,10 @@ func (s *Service) listed(user string, names []string) {
 const peersMost = 400
 
 // peers are those with whom a user talked last.
-func (s *Service) peers(rpc *bus.RPC) func(context.Context, string) ([]string, error) {
+func peers(services rpc.Caller) func(context.Context, string) ([]string, error) {
 	return func(ctx context.Context, user string) (names []string, err error) {
 		for after := ""; len(names) < peersMost; {
-			page, err := rpc.HistoryConversations(ctx, api.ConversationsRequest{Username: user, After: after, Limit: 200})
+			page, err := api.HistoryConversations.Call(ctx, services, api.ConversationsRequest{Username: user, After: after, Limit: 200})
 			if err != nil {
 				return nil, err
 			}

@@ -62,7 +62,7 @@ type Verifier struct {
 }
 
 // New makes a Verifier that knows nothing yet; Run fills it. tell tells auth which access tokens were used.
-func New(kv KV, tell func(context.Context, api.UsedRequest) error, log *slog.Logger, reg prometheus.Registerer) *Verifier {
+func New(kv KV, tell func(context.Context, api.UsedRequest) (api.Empty, error), log *slog.Logger, reg prometheus.Registerer) *Verifier {
 	v := &Verifier{
 		kv: kv, log: log, changed: make(chan struct{}, 1),
 		keys: newTable[ed25519.PublicKey](), sids: newTable[struct{}](), users: newTable[int64](), began: newTable[int64](), locked: newTable[struct{}](),

@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) { testx.Main(m) }
 
 // untold is an auth that nothing is told in this test.
-func untold(context.Context, api.UsedRequest) error { return nil }
+func untold(context.Context, api.UsedRequest) (r api.Empty, err error) { return r, nil }
 
 func signer(t *testing.T) *token.Signer {
 	t.Helper()

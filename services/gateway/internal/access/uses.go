@@ -21,7 +21,7 @@ const (
 // uses tells auth of the first use of each access token that came with a refresh: from then on the refresh token before it is no longer good
 // (docs/adr/0065). It is told beside the request, which does not wait.
 type uses struct {
-	tell func(context.Context, api.UsedRequest) error
+	tell func(context.Context, api.UsedRequest) (api.Empty, error)
 	log  *slog.Logger
 	wake chan struct{}
 
@@ -30,7 +30,7 @@ type uses struct {
 	pending map[string]int64 // what auth has not been told
 }
 
-func newUses(tell func(context.Context, api.UsedRequest) error, log *slog.Logger) *uses {
+func newUses(tell func(context.Context, api.UsedRequest) (api.Empty, error), log *slog.Logger) *uses {
 	return &uses{tell: tell, log: log, wake: make(chan struct{}, 1), noted: map[string]int64{}, pending: map[string]int64{}}
 }
 
@@ -92,7 +92,7 @@ func (u *uses) run(ctx context.Context) {
 			}
 		}
 		try, cancel := context.WithTimeout(ctx, tellTime)
-		err := u.tell(try, api.UsedRequest{Uses: list})
+		_, err := u.tell(try, api.UsedRequest{Uses: list})
 		cancel()
 		if err == nil {
 			continue

@@ -20,7 +20,7 @@ func TestUsesAreToldOnce(t *testing.T) {
 	var mu sync.Mutex
 	told := map[api.Use]int{}
 	away := true
-	tell := func(_ context.Context, r api.UsedRequest) error {
+	tell := func(_ context.Context, r api.UsedRequest) (resp api.Empty, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(r.Uses) > api.MaxUses {
@@ -28,12 +28,12 @@ func TestUsesAreToldOnce(t *testing.T) {
 		}
 		if away {
 			away = false
-			return errors.New("away")
+			return resp, errors.New("away")
 		}
 		for _, u := range r.Uses {
 			told[u]++
 		}
-		return nil
+		return resp, nil
 	}
 	kv := &fakeKV{watchers: map[string]watch{}, started: make(chan string, 2)}
 	v := New(kv, tell, testx.Quiet(), prometheus.NewRegistry())

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.example/pkg/natsconn"
+	"parley.example/pkg/rpc"
 )
 
 // Bus is one connection to NATS.
@@ -59,6 +61,11 @@ func (b *Bus) reconnected() {
 	for _, f := range b.onReconnect {
 		go f()
 	}
+}
+
+// Services asks the services. Requests wait for timeout at most (those with a password longer), less when their context ends before.
+func (b *Bus) Services(timeout time.Duration) rpc.Caller {
+	return rpc.Caller{Conn: b.nc, Timeout: timeout}
 }
 
 // JetStream is for looking streams up.

@@ -15,7 +15,7 @@ import (
 // Confirmer collects what sessions have confirmed and tells history in batches. While history is away it keeps the
 // newest entry of each (user, device, room); beyond its limit new ones are dropped, which costs a repeated delivery at the next join.
 type Confirmer struct {
-	send func(context.Context, api.ConfirmRequest) error
+	send func(context.Context, api.ConfirmRequest) (api.Empty, error)
 	log  *slog.Logger
 
 	mu      sync.Mutex
@@ -35,7 +35,7 @@ const (
 )
 
 // NewConfirmer takes the request that tells history.
-func NewConfirmer(send func(context.Context, api.ConfirmRequest) error, log *slog.Logger, reg prometheus.Registerer) *Confirmer {
+func NewConfirmer(send func(context.Context, api.ConfirmRequest) (api.Empty, error), log *slog.Logger, reg prometheus.Registerer) *Confirmer {
 	c := &Confirmer{send: send, log: log, pending: map[confirmKey]api.Confirm{}, dropped: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "parley_gateway_confirm_dropped_total", Help: "Cursor moves dropped because history was away for too long."})}
 	reg.MustRegister(c.dropped)
@@ -91,7 +91,7 @@ func (c *Confirmer) flush(ctx context.Context) {
 		if len(req.Items) == 0 {
 			return
 		}
-		if err := c.send(ctx, req); err != nil {
+		if _, err := c.send(ctx, req); err != nil {
 			c.log.Debug("cursors wait for history", "error", err)
 			for _, i := range req.Items {
 				c.Add(i)

@@ -33,7 +33,7 @@ type world struct {
 
 func newWorld(t *testing.T, change func(*session.Config)) *world {
 	w := &world{World: doors.New(t, change)}
-	old := legacy.New(w.Hub, w.Table, legacy.Config{Delay: time.Hour, Alive: 18 * time.Second, Idle: time.Minute}, w)
+	old := legacy.New(w.Hub, w.Table, legacy.Config{Delay: time.Hour, Alive: 18 * time.Second, Idle: time.Minute}, w.Services())
 	server := engineio.New(engineio.Config{PingInterval: time.Hour, PingTimeout: time.Hour, MaxPayload: 65536, Budget: w.Budget, FramesPerSecond: 100, FrameBurst: 2000}, old.Accept)
 	t.Cleanup(func() { // after the clients and the servers
 		testx.Eventually(t, "every connection and its place is gone", 20*time.Second, func() bool { return w.Table.Len() == 0 && w.Table.Places() == 0 })

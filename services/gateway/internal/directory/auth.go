@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"parley.example/client/wire"
+	"parley.example/pkg/rpc"
 )
 
 // maxTries is how often one question is asked, while auth answers others.
@@ -13,7 +14,7 @@ const maxTries = 3
 
 // auth is the service, and whether asking it has a chance: after a failure nobody waits for it for a moment.
 type auth struct {
-	Client
+	services rpc.Caller
 	times    *times
 	awayTill atomic.Int64 // Unix ns
 	answered atomic.Int64 // when it answered last, Unix ns

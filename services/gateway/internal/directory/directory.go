@@ -19,15 +19,9 @@ import (
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 )
-
-// Client asks auth; *bus.RPC does. Every call must end within a few seconds.
-type Client interface {
-	AuthResolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error)
-	AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error)
-	AuthDirectory(ctx context.Context, req api.DirectoryRequest) (api.DirectoryResponse, error)
-}
 
 // Subscriber brings auth's events; *bus.Bus does.
 type Subscriber interface {
@@ -120,13 +114,13 @@ type list struct {
 	limit  int
 }
 
-// New makes a Directory that knows nothing yet; Run fills it.
-func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Directory {
+// New makes a Directory that knows nothing yet; Run fills it. Every call of services must end within a few seconds.
+func New(services rpc.Caller, sub Subscriber, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Directory {
 	if cfg.Names < 1 {
 		cfg.Names = 65536
 	}
 	d := &Directory{
-		auth: auth{Client: client}, sub: sub, log: log, times: defaults, loads: loads{failed: map[*entry]struct{}{}},
+		auth: auth{services: services}, sub: sub, log: log, times: defaults, loads: loads{failed: map[*entry]struct{}{}},
 		events: make(chan api.DirectoryEvent, maxEvents), again: make(chan struct{}, 1),
 	}
 	d.base, d.cancel = context.WithCancel(context.Background())
@@ -251,7 +245,7 @@ func (d *Directory) refresh(ctx context.Context) (urgent, rest []*entry, err err
 	ctx, cancel := context.WithTimeout(ctx, d.times.call)
 	defer cancel()
 	since, counted := d.version.Load(), d.counted.Load()
-	r, err := d.auth.AuthDirectory(ctx, api.DirectoryRequest{Since: since})
+	r, err := api.AuthDirectory.Call(ctx, d.auth.services, api.DirectoryRequest{Since: since})
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask for the directory: %w", err)
 	}

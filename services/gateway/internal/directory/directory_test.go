@@ -59,7 +59,11 @@ func (a *fakeAuth) begin(ctx context.Context) error {
 	return nil
 }
 
-func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error) {
+func (a *fakeAuth) services() rpc.Caller {
+	return rpc.Caller{Timeout: time.Minute, Conn: rpc.Local(api.AuthResolve.Handle(a.resolve), api.AuthRelations.Handle(a.load), api.AuthDirectory.Handle(a.look))}
+}
+
+func (a *fakeAuth) resolve(ctx context.Context, req api.ResolveRequest) (api.ResolveResponse, error) {
 	n := a.resolves.Add(1)
 	if err := a.begin(ctx); err != nil {
 		return api.ResolveResponse{}, err
@@ -83,7 +87,7 @@ func (a *fakeAuth) AuthResolve(ctx context.Context, req api.ResolveRequest) (api
 	return api.ResolveResponse{Usernames: find(a.users), Erased: find(a.erased)}, nil
 }
 
-func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error) {
+func (a *fakeAuth) load(ctx context.Context, req api.RelationsRequest) (api.Relations, error) {
 	n := a.loads.Add(1)
 	if err := a.begin(ctx); err != nil {
 		return api.Relations{}, err
@@ -102,7 +106,7 @@ func (a *fakeAuth) AuthRelations(ctx context.Context, req api.RelationsRequest) 
 	return r, nil
 }
 
-func (a *fakeAuth) AuthDirectory(ctx context.Context, _ api.DirectoryRequest) (api.DirectoryResponse, error) {
+func (a *fakeAuth) look(ctx context.Context, _ api.DirectoryRequest) (api.DirectoryResponse, error) {
 	defer a.looks.Add(1)
 	if err := a.begin(ctx); err != nil {
 		return api.DirectoryResponse{}, err
@@ -160,7 +164,7 @@ func newRig(t *testing.T, a *fakeAuth, change func(*times)) *rig {
 		a.version = 1
 	}
 	r := &rig{t: t, auth: a, events: make(chan api.DirectoryEvent, 100)}
-	r.Directory = New(a, a, Config{}, testx.Quiet(), prometheus.NewRegistry())
+	r.Directory = New(a.services(), a, Config{}, testx.Quiet(), prometheus.NewRegistry())
 	r.times.retry, r.times.away, r.times.patience, r.times.spread = 10*time.Millisecond, 5*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
 	if change != nil {
 		change(&r.times)
@@ -773,7 +777,7 @@ func TestRelationsManyUsers(t *testing.T) {
 
 func BenchmarkPeer(b *testing.B) {
 	a := &fakeAuth{mode: api.Everyone, users: []string{"Avi", "Lisa"}, limit: 1, version: 1}
-	d := New(a, a, Config{}, testx.Quiet(), prometheus.NewRegistry())
+	d := New(a.services(), a, Config{}, testx.Quiet(), prometheus.NewRegistry())
 	b.Cleanup(d.cancel)
 	d.Acquire("Avi")
 	b.ReportAllocs()

@@ -71,7 +71,7 @@ func (d *Directory) find(ctx context.Context, spelling string) (name, error) {
 
 func (d *Directory) askAuth(ctx context.Context, clean string) (name, error) {
 	r, err := question(&d.auth, func() (api.ResolveResponse, error) {
-		return d.auth.AuthResolve(ctx, api.ResolveRequest{Names: []string{clean}})
+		return api.AuthResolve.Call(ctx, d.auth.services, api.ResolveRequest{Names: []string{clean}})
 	})
 	if err == nil && len(r.Usernames) != 1 {
 		err = errors.New("auth answered another question")

@@ -298,7 +298,7 @@ func (d *Directory) fetch(e *entry) (answered bool) {
 	if d.auth.available() {
 		ctx, cancel := context.WithTimeout(d.base, d.times.call)
 		r, err = question(&d.auth, func() (api.Relations, error) {
-			return d.auth.AuthRelations(ctx, api.RelationsRequest{Username: e.user})
+			return api.AuthRelations.Call(ctx, d.auth.services, api.RelationsRequest{Username: e.user})
 		})
 		cancel()
 	}

@@ -8,6 +8,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 )
 
@@ -25,7 +26,7 @@ func (h *handler) contacts(w http.ResponseWriter, r *http.Request, c token.Claim
 		return err
 	}
 	q := r.URL.Query()
-	page, err := h.Contacts.AuthContacts(r.Context(), api.ContactsRequest{
+	page, err := api.AuthContacts.Call(r.Context(), h.Services, api.ContactsRequest{
 		Username: c.Username, Prefix: q.Get("prefix"), After: q.Get("after"), Limit: limit,
 	})
 	if err != nil {
@@ -64,7 +65,7 @@ func (h *handler) lastSeen(ctx context.Context, users []string) map[string]int64
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastSeenPatience)
 	defer cancel()
-	resp, err := h.LastSeen.PresenceLastSeen(ctx, api.LastSeenRequest{Users: users})
+	resp, err := api.PresenceLastSeen.Call(ctx, h.Services, api.LastSeenRequest{Users: users})
 	if err != nil || len(resp.LastSeen) != len(users) {
 		return nil
 	}
@@ -93,7 +94,7 @@ func (h *handler) putContact(w http.ResponseWriter, r *http.Request, c token.Cla
 	if err != nil {
 		return err
 	}
-	resp, err := h.Contacts.AuthPutContact(r.Context(), req)
+	resp, err := api.AuthPutContact.Call(r.Context(), h.Services, req)
 	if err != nil {
 		return err
 	}
@@ -104,21 +105,22 @@ func (h *handler) putContact(w http.ResponseWriter, r *http.Request, c token.Cla
 }
 
 func (h *handler) deleteContact(w http.ResponseWriter, r *http.Request, c token.Claims) error {
-	return tell(w, r, c, h.Contacts.AuthDeleteContact)
+	return h.tell(w, r, c, api.AuthDeleteContact)
 }
 
 func (h *handler) putBlock(w http.ResponseWriter, r *http.Request, c token.Claims) error {
-	return tell(w, r, c, h.Blocks.AuthPutBlock)
+	return h.tell(w, r, c, api.AuthPutBlock)
 }
 
 func (h *handler) deleteBlock(w http.ResponseWriter, r *http.Request, c token.Claims) error {
-	return tell(w, r, c, h.Blocks.AuthDeleteBlock)
+	return h.tell(w, r, c, api.AuthDeleteBlock)
 }
 
-func tell(w http.ResponseWriter, r *http.Request, c token.Claims, f func(context.Context, api.PairRequest) error) error {
+func (h *handler) tell(w http.ResponseWriter, r *http.Request, c token.Claims, e rpc.Endpoint[api.PairRequest, api.Empty]) error {
 	req, err := pair(r, c)
 	if err != nil {
 		return err
 	}
-	return noContent(w, f(r.Context(), req))
+	_, err = e.Call(r.Context(), h.Services, req)
+	return noContent(w, err)
 }

@@ -8,42 +8,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/web"
 )
-
-// Logins makes users and logins.
-type Logins interface {
-	AuthRegister(context.Context, api.Credentials) (api.User, error)
-	AuthLogin(context.Context, api.Credentials) (api.Tokens, error)
-	AuthRefresh(context.Context, api.RefreshRequest) (api.Tokens, error)
-	AuthLogout(context.Context, api.LogoutRequest) error
-}
-
-// Contacts lists and changes a user's contacts.
-type Contacts interface {
-	AuthContacts(context.Context, api.ContactsRequest) (api.ContactsPage, error)
-	AuthPutContact(context.Context, api.PairRequest) (api.PairResponse, error)
-	AuthDeleteContact(context.Context, api.PairRequest) error
-}
-
-// Blocks changes whom a user has blocked.
-type Blocks interface {
-	AuthPutBlock(context.Context, api.PairRequest) error
-	AuthDeleteBlock(context.Context, api.PairRequest) error
-}
-
-// History reads what was said.
-type History interface {
-	HistoryPage(context.Context, api.PageRequest) (api.PageResponse, error)
-	HistoryConversations(context.Context, api.ConversationsRequest) (api.ConversationsPage, error)
-}
-
-// LastSeen says when users were last online.
-type LastSeen interface {
-	PresenceLastSeen(context.Context, api.LastSeenRequest) (api.LastSeenResponse, error)
-}
 
 // Presence says who is online now; known is false while nobody can tell.
 type Presence interface {
@@ -63,13 +31,9 @@ type Directory interface {
 	Unseen(ctx context.Context, user string, peers []string) map[string]bool
 }
 
-// Deps is what the handler works with. *bus.RPC is the first five. All but WebSocket, SocketIO and what comes with that are needed.
+// Deps is what the handler works with. All but WebSocket, SocketIO and what comes with that are needed.
 type Deps struct {
-	Logins    Logins
-	Contacts  Contacts
-	Blocks    Blocks
-	History   History
-	LastSeen  LastSeen
+	Services  rpc.Caller
 	Presence  Presence
 	Tokens    Tokens
 	Directory Directory

@@ -73,37 +73,47 @@ func newWorld() *world {
 	}
 }
 
-func (w *world) AuthRegister(_ context.Context, c api.Credentials) (api.User, error) {
+func (w *world) register(_ context.Context, c api.Credentials) (api.User, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.credentials = append(w.credentials, c)
 	return api.User{Username: c.Username}, w.fail["register"]
 }
 
+// services are auth, history and presence.
+func (w *world) services() rpc.Caller {
+	return rpc.Caller{Timeout: time.Minute, Conn: rpc.Local(
+		api.AuthRegister.Handle(w.register), api.AuthLogin.Handle(w.login), api.AuthRefresh.Handle(w.refresh), api.AuthLogout.Handle(w.logout),
+		api.AuthCheck.Handle(w.check), api.AuthEndLogins.Handle(w.endLogins), api.AuthContacts.Handle(w.listContacts), api.AuthPutContact.Handle(w.putContact),
+		api.AuthDeleteContact.Handle(w.deleteContact), api.AuthPutBlock.Handle(w.putBlock), api.AuthDeleteBlock.Handle(w.deleteBlock),
+		api.HistoryPage.Handle(w.historyPage), api.HistoryConversations.Handle(w.conversations), api.PresenceLastSeen.Handle(w.seen),
+	)}
+}
+
 func (w *world) tokens() api.Tokens {
 	return api.Tokens{AccessToken: "a.b.c", RefreshToken: "r", ExpiresIn: 900, Username: "Avi"}
 }
 
-func (w *world) AuthLogin(_ context.Context, c api.Credentials) (api.Tokens, error) {
+func (w *world) login(_ context.Context, c api.Credentials) (api.Tokens, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.credentials = append(w.credentials, c)
 	return w.tokens(), w.fail["login"]
 }
 
-func (w *world) AuthRefresh(_ context.Context, r api.RefreshRequest) (api.Tokens, error) {
+func (w *world) refresh(_ context.Context, r api.RefreshRequest) (api.Tokens, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refreshes = append(w.refreshes, r)
 	return w.tokens(), w.fail["refresh"]
 }
 
-func (w *world) AuthLogout(_ context.Context, r api.LogoutRequest) error {
+func (w *world) logout(_ context.Context, r api.LogoutRequest) (api.Empty, error) {
 	w.logouts = append(w.logouts, r)
-	return w.fail["logout"]
+	return api.Empty{}, w.fail["logout"]
 }
 
-func (w *world) AuthContacts(_ context.Context, r api.ContactsRequest) (api.ContactsPage, error) {
+func (w *world) listContacts(_ context.Context, r api.ContactsRequest) (api.ContactsPage, error) {
 	w.contactReqs = append(w.contactReqs, r)
 	if len(r.Among) > 0 && w.among != nil {
 		return api.ContactsPage{Usernames: slices.DeleteFunc(slices.Clone(r.Among), func(n string) bool { return !slices.Contains(w.among, n) })}, w.fail["contacts"]
@@ -116,30 +126,30 @@ func (w *world) pair(what string, r api.PairRequest) error {
 	return w.fail[what]
 }
 
-func (w *world) AuthPutContact(_ context.Context, r api.PairRequest) (api.PairResponse, error) {
+func (w *world) putContact(_ context.Context, r api.PairRequest) (api.PairResponse, error) {
 	return api.PairResponse{State: w.state}, w.pair("put_contact", r)
 }
-func (w *world) AuthDeleteContact(_ context.Context, r api.PairRequest) error {
-	return w.pair("delete_contact", r)
+func (w *world) deleteContact(_ context.Context, r api.PairRequest) (api.Empty, error) {
+	return api.Empty{}, w.pair("delete_contact", r)
 }
-func (w *world) AuthPutBlock(_ context.Context, r api.PairRequest) error {
-	return w.pair("put_block", r)
+func (w *world) putBlock(_ context.Context, r api.PairRequest) (api.Empty, error) {
+	return api.Empty{}, w.pair("put_block", r)
 }
-func (w *world) AuthDeleteBlock(_ context.Context, r api.PairRequest) error {
-	return w.pair("delete_block", r)
+func (w *world) deleteBlock(_ context.Context, r api.PairRequest) (api.Empty, error) {
+	return api.Empty{}, w.pair("delete_block", r)
 }
 
-func (w *world) HistoryPage(_ context.Context, r api.PageRequest) (api.PageResponse, error) {
+func (w *world) historyPage(_ context.Context, r api.PageRequest) (api.PageResponse, error) {
 	w.pages = append(w.pages, r)
 	return w.page, w.fail["page"]
 }
 
-func (w *world) HistoryConversations(_ context.Context, r api.ConversationsRequest) (api.ConversationsPage, error) {
+func (w *world) conversations(_ context.Context, r api.ConversationsRequest) (api.ConversationsPage, error) {
 	w.convReqs = append(w.convReqs, r)
 	return w.convs, w.fail["conversations"]
 }
 
-func (w *world) PresenceLastSeen(ctx context.Context, r api.LastSeenRequest) (api.LastSeenResponse, error) {
+func (w *world) seen(ctx context.Context, r api.LastSeenRequest) (api.LastSeenResponse, error) {
 	w.seenReqs = append(w.seenReqs, r)
 	if w.slowSeen {
 		<-ctx.Done()
@@ -160,11 +170,11 @@ func (w *world) OnlineUsers(most int) (users []string, known bool) {
 	}
 	return users, !w.unknown
 }
-func (w *world) AuthCheck(_ context.Context, c api.Credentials) (api.CheckResponse, error) {
+func (w *world) check(_ context.Context, c api.Credentials) (api.CheckResponse, error) {
 	w.credentials = append(w.credentials, c)
 	return api.CheckResponse{Username: c.Username, Admin: c.Username == "Admin"}, w.fail["check"]
 }
-func (w *world) AuthEndLogins(_ context.Context, r api.EndLoginsRequest) (api.EndLoginsResponse, error) {
+func (w *world) endLogins(_ context.Context, r api.EndLoginsRequest) (api.EndLoginsResponse, error) {
 	return api.EndLoginsResponse{Username: r.Username, Ended: w.ended}, w.fail["end_logins"]
 }
 func (w *world) IsOnline(user string) (online, known bool) { return w.online[user], !w.unknown }
@@ -211,7 +221,7 @@ var site = sync.OnceValues(web.New)
 // legacy are the routes of the old clients.
 func (w *world) legacy(edge *Edge) *legacy.HTTP {
 	return legacy.NewHTTP(legacy.HTTPDeps{
-		Logins: w, People: w, Presence: w, Tokens: w, Bots: w.bots, Address: edge.AddressText, OwnSite: edge.SiteAllowed, Now: func() time.Time { return w.now },
+		Services: w.services(), Presence: w, Tokens: w, Bots: w.bots, Address: edge.AddressText, OwnSite: edge.SiteAllowed, Now: func() time.Time { return w.now },
 		Joined: func(user string) bool { return user == w.joined },
 		Tell:   func(user string, online []string) { w.served = append(w.served, user+": "+strings.Join(online, " ")) },
 	})
@@ -227,7 +237,7 @@ func (w *world) deps(reg *prometheus.Registry, cfg Config) Deps {
 		edge = &Edge{} // New says so
 	}
 	return Deps{
-		Logins: w, Contacts: w, Blocks: w, History: w, LastSeen: w, Presence: w, Tokens: w, Directory: w, Web: files,
+		Services: w.services(), Presence: w, Tokens: w, Directory: w, Web: files,
 		Ready: func() error { return w.notReady }, Storage: func() error { return w.full }, Routed: func() []int64 { return []int64{7, 9} },
 		WebSocket: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			rw.WriteHeader(http.StatusSwitchingProtocols)

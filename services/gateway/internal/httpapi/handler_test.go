@@ -191,7 +191,6 @@ func TestErrors(t *testing.T) {
 		{&wire.Error{Code: wire.RateLimited, Message: "slower", RetryAfterMS: 1 << 60}, 429, wire.RateLimited, "3600"},
 		{rpc.ErrUnavailable, 503, wire.Unavailable, "2"},
 		{fmt.Errorf("wrapped: %w", rpc.ErrUnavailable), 503, wire.Unavailable, "2"},
-		{errors.New("dial 10.1.2.3: hunter2-secret"), 500, wire.Internal, ""},
 		{wire.E("from_the_future", "new"), 500, "from_the_future", ""},
 	} {
 		w.fail["login"] = c.err
@@ -203,6 +202,12 @@ func TestErrors(t *testing.T) {
 		if strings.Contains(string(r.body), "hunter2") || strings.Contains(string(r.body), "10.1.2.3") {
 			t.Errorf("%v: the answer tells what is inside: %s", c.err, r.body)
 		}
+	}
+	w.fail["resolve"] = errors.New("dial 10.1.2.3: hunter2-secret")
+	r := ask(h, "GET", "/v1/rooms/Avi%26Lisa/messages", "Avi", "")
+	r.wants(t, 500, wire.Internal)
+	if strings.Contains(string(r.body), "hunter2") || strings.Contains(string(r.body), "10.1.2.3") {
+		t.Errorf("the answer tells what is inside: %s", r.body)
 	}
 	if !strings.Contains(logged.String(), "dial 10.1.2.3") {
 		t.Error("an internal error was not logged")

@@ -21,7 +21,7 @@ func (h *handler) conversations(w http.ResponseWriter, r *http.Request, c token.
 	if err != nil {
 		return err
 	}
-	page, err := h.History.HistoryConversations(r.Context(), api.ConversationsRequest{
+	page, err := api.HistoryConversations.Call(r.Context(), h.Services, api.ConversationsRequest{
 		Username: c.Username, After: r.URL.Query().Get("after"), Limit: limit, MinApplied: h.Routed(),
 	})
 	if err != nil {
@@ -72,7 +72,7 @@ func (h *handler) messages(w http.ResponseWriter, r *http.Request, c token.Claim
 	if hasAfter {
 		req.After = &after
 	}
-	page, err := h.History.HistoryPage(r.Context(), req)
+	page, err := api.HistoryPage.Call(r.Context(), h.Services, req)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (h *handler) register(w http.ResponseWriter, r *http.Request) error {
 	if err := h.Storage(); err != nil {
 		return err
 	}
-	u, err := h.Logins.AuthRegister(r.Context(), c)
+	u, err := api.AuthRegister.Call(r.Context(), h.Services, c)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (h *handler) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t, err := h.Logins.AuthLogin(r.Context(), c)
+	t, err := api.AuthLogin.Call(r.Context(), h.Services, c)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 	if b.RefreshToken == "" {
 		return wire.E(wire.InvalidArgument, `the body has a "refresh_token"`)
 	}
-	t, err := h.Logins.AuthRefresh(r.Context(), api.RefreshRequest{RefreshToken: b.RefreshToken, Address: h.edge.AddressText(r)})
+	t, err := api.AuthRefresh.Call(r.Context(), h.Services, api.RefreshRequest{RefreshToken: b.RefreshToken, Address: h.edge.AddressText(r)})
 	if err != nil {
 		return err
 	}
@@ -69,5 +69,6 @@ func (h *handler) refresh(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *handler) logout(w http.ResponseWriter, r *http.Request, c token.Claims) error {
-	return noContent(w, h.Logins.AuthLogout(r.Context(), api.LogoutRequest{Username: c.Username, SID: c.SID}))
+	_, err := api.AuthLogout.Call(r.Context(), h.Services, api.LogoutRequest{Username: c.Username, SID: c.SID})
+	return noContent(w, err)
 }

@@ -15,6 +15,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 	"parley.example/services/gateway/internal/bus"
 	"parley.example/services/gateway/internal/router"
@@ -68,7 +69,7 @@ func open(t *testing.T, stored ...int64) *client {
 	c := &client{let: make(chan struct{})}
 	var cancel context.CancelFunc
 	c.ctx, cancel = context.WithCancel(context.Background())
-	r := router.New(nil, testx.Logger(t), prometheus.NewRegistry())
+	r := router.New(nil, rpc.Caller{}, testx.Logger(t), prometheus.NewRegistry())
 	r.Prime([]int64{5})
 	answer := func(_ context.Context, req api.CatchUpRequest) (resp api.CatchUpResponse, err error) {
 		resp.Applied = req.MinApplied

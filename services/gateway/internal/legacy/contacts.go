@@ -50,13 +50,13 @@ func (h *HTTP) list(ctx context.Context, user string) (ContactsList, error) {
 // names are the user and the contacts, in the order of names. Where there are too many, those come first whom the user talks with, the
 // bots and who is online: names that somebody registered to stand in front of all others push nobody off the list.
 func (h *HTTP) names(ctx context.Context, user string) ([]string, error) {
-	page, err := h.People.AuthContacts(ctx, api.ContactsRequest{Username: user, Limit: MaxContacts})
+	page, err := api.AuthContacts.Call(ctx, h.Services, api.ContactsRequest{Username: user, Limit: MaxContacts})
 	if err != nil {
 		return nil, err
 	}
 	names := page.Usernames
 	if page.Next != "" {
-		known, err := h.People.AuthContacts(ctx, api.ContactsRequest{Username: user, Limit: MaxContacts, Among: h.first(ctx, user)})
+		known, err := api.AuthContacts.Call(ctx, h.Services, api.ContactsRequest{Username: user, Limit: MaxContacts, Among: h.first(ctx, user)})
 		if err != nil {
 			return nil, err
 		}
@@ -76,7 +76,7 @@ func (h *HTTP) first(ctx context.Context, user string) []string {
 	ctx, cancel := context.WithTimeout(ctx, peersPatience)
 	defer cancel()
 	for after, n := "", 0; n < maxPeers; {
-		page, err := h.People.HistoryConversations(ctx, api.ConversationsRequest{Username: user, After: after, Limit: 200})
+		page, err := api.HistoryConversations.Call(ctx, h.Services, api.ConversationsRequest{Username: user, After: after, Limit: 200})
 		if err != nil {
 			break
 		}

@@ -226,7 +226,7 @@ func TestDocument(t *testing.T) {
 	client, server := d.messages("fromSocketIOClient"), d.messages("toSocketIOClient")
 	w := doors.New(t, nil)
 	w.Hub.Verifier = oneToken{}
-	legacy := New(w.Hub, w.Table, Config{Alive: time.Minute, Idle: time.Minute, Bots: []string{"Leonid"}}, w)
+	legacy := New(w.Hub, w.Table, Config{Alive: time.Minute, Idle: time.Minute, Bots: []string{"Leonid"}}, w.Services())
 	srv := httptest.NewServer(engineio.New(engineio.Config{PingInterval: time.Minute, PingTimeout: time.Minute, MaxPayload: 65536,
 		Budget: &wsconn.Budget{PerConn: 1 << 20, Total: 1 << 20}}, legacy.Accept))
 	defer srv.Close()

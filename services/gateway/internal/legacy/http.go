@@ -1,7 +1,6 @@
 package legacy
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 )
 
@@ -27,19 +27,6 @@ const (
 	MaxOnline          = 10_000
 	invalidCredentials = "Invalid credentials"
 )
-
-// Logins makes and ends the logins of old clients.
-type Logins interface {
-	AuthLogin(context.Context, api.Credentials) (api.Tokens, error)
-	AuthCheck(context.Context, api.Credentials) (api.CheckResponse, error)
-	AuthEndLogins(context.Context, api.EndLoginsRequest) (api.EndLoginsResponse, error)
-}
-
-// People are the contacts of a user, and those with whom the user talked last.
-type People interface {
-	AuthContacts(context.Context, api.ContactsRequest) (api.ContactsPage, error)
-	HistoryConversations(context.Context, api.ConversationsRequest) (api.ConversationsPage, error)
-}
 
 // Presence says who is online now; known is false while nobody can tell.
 type Presence interface {
@@ -54,8 +41,7 @@ type Tokens interface {
 
 // HTTPDeps are the parts that the HTTP routes work with.
 type HTTPDeps struct {
-	Logins   Logins
-	People   People
+	Services rpc.Caller
 	Presence Presence
 	Tokens   Tokens
 	// Joined reports whether a client of user has joined here, also before others hear of it.
@@ -171,7 +157,7 @@ func (h *HTTP) login(w http.ResponseWriter, r *http.Request) error {
 		return writeJSON(w, http.StatusOK, Result{Result: invalidCredentials})
 	}
 	c.Address, c.Scope = h.Address(r), token.ScopeLegacy
-	t, err := h.Logins.AuthLogin(r.Context(), c)
+	t, err := api.AuthLogin.Call(r.Context(), h.Services, c)
 	switch {
 	case refused(err):
 		return writeJSON(w, http.StatusOK, Result{Result: invalidCredentials})
@@ -229,7 +215,7 @@ func (h *HTTP) admin(w http.ResponseWriter, r *http.Request) (fields, error) {
 		return nil, errNotAdmin
 	}
 	c.Address = h.Address(r)
-	got, err := h.Logins.AuthCheck(r.Context(), c)
+	got, err := api.AuthCheck.Call(r.Context(), h.Services, c)
 	if refused(err) || err == nil && !got.Admin {
 		return nil, errNotAdmin
 	}
@@ -274,7 +260,7 @@ func (h *HTTP) kill(w http.ResponseWriter, r *http.Request) error {
 	}
 	var ended api.EndLoginsResponse
 	if usable {
-		ended, err = h.Logins.AuthEndLogins(r.Context(), api.EndLoginsRequest{Username: user})
+		ended, err = api.AuthEndLogins.Call(r.Context(), h.Services, api.EndLoginsRequest{Username: user})
 	}
 	var e *wire.Error
 	switch {

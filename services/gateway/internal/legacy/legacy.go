@@ -12,6 +12,7 @@ import (
 
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/services/gateway/internal/connections"
 	"parley.example/services/gateway/internal/engineio"
 	"parley.example/services/gateway/internal/session"
@@ -67,29 +68,24 @@ const MaxContacts = 1000
 // Burst is how many packets a client may send at once, whose connection may send so many frames: it joins every room of a long contacts list at once.
 func Burst(frames int) int { return frames + MaxContacts + 100 }
 
-// Auth ends logins.
-type Auth interface {
-	AuthLogout(context.Context, api.LogoutRequest) error
-}
-
 // Legacy serves the old clients' connections.
 type Legacy struct {
-	auth   Auth
-	hub    *session.Hub
-	table  *connections.Table
-	cfg    Config
-	sio    socketio.Config
-	bots   map[string]struct{}
-	served *served
+	services rpc.Caller
+	hub      *session.Hub
+	table    *connections.Table
+	cfg      Config
+	sio      socketio.Config
+	bots     map[string]struct{}
+	served   *served
 
 	mu     sync.Mutex
 	joined map[string][]*conn // by user
 }
 
 // New makes what Accept of an engineio.Server needs.
-func New(h *session.Hub, t *connections.Table, cfg Config, auth Auth) *Legacy {
+func New(h *session.Hub, t *connections.Table, cfg Config, services rpc.Caller) *Legacy {
 	l := &Legacy{
-		auth: auth, hub: h, table: t, cfg: cfg, bots: map[string]struct{}{}, served: newServed(), joined: map[string][]*conn{},
+		services: services, hub: h, table: t, cfg: cfg, bots: map[string]struct{}{}, served: newServed(), joined: map[string][]*conn{},
 		// A chat has no use for attachments; a few are read so that their event can be refused by name.
 		sio: socketio.Config{ConnectTimeout: h.AuthTimeout, Attachments: 4, AttachmentBytes: h.FrameBytes},
 	}
@@ -162,7 +158,7 @@ func (l *Legacy) endLogin(user, sid string) (done <-chan struct{}) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		for wait := 100 * time.Millisecond; ; wait *= 2 {
-			err := l.auth.AuthLogout(ctx, api.LogoutRequest{Username: user, SID: sid})
+			_, err := api.AuthLogout.Call(ctx, l.services, api.LogoutRequest{Username: user, SID: sid})
 			if err == nil {
 				return
 			}

@@ -39,7 +39,7 @@ func newWorld(t *testing.T, change func(*session.Config, *Config)) *world {
 			change(c, &cfg)
 		}
 	})}
-	w.legacy = New(w.Hub, w.Table, cfg, w)
+	w.legacy = New(w.Hub, w.Table, cfg, w.Services())
 	w.server = engineio.New(engineio.Config{PingInterval: cfg.PingInterval, PingTimeout: cfg.PingTimeout, MaxPayload: w.Hub.FrameBytes, Budget: w.Budget,
 		FramesPerSecond: w.Hub.FramesPerSecond, FrameBurst: Burst(w.Hub.FrameBurst())}, w.legacy.Accept)
 	t.Cleanup(func() { // after the clients and the server

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
@@ -22,13 +23,16 @@ type half struct {
 	gap  time.Duration
 }
 
-func (h *half) PresenceSessions(context.Context, api.SessionsRequest) error { return nil }
-func (h *half) PresenceResync(context.Context, api.ResyncRequest) error     { return nil }
-func (h *half) PresenceSnapshot(context.Context, api.SnapshotRequest) (r api.SnapshotResponse, err error) {
-	return r, nil
+func (h *half) services() rpc.Caller {
+	return rpc.Caller{Timeout: time.Hour, Conn: rpc.Local(
+		api.PresenceHeartbeat.Handle(h.beat),
+		api.PresenceSessions.Handle(func(context.Context, api.SessionsRequest) (r api.Empty, err error) { return r, nil }),
+		api.PresenceResync.Handle(func(context.Context, api.ResyncRequest) (r api.Empty, err error) { return r, nil }),
+		api.PresenceSnapshot.Handle(func(context.Context, api.SnapshotRequest) (r api.SnapshotResponse, err error) { return r, nil }),
+	)}
 }
 
-func (h *half) PresenceHeartbeat(ctx context.Context, _ api.HeartbeatRequest) (r api.HeartbeatResponse, err error) {
+func (h *half) beat(ctx context.Context, _ api.HeartbeatRequest) (r api.HeartbeatResponse, err error) {
 	h.mu.Lock()
 	h.n++
 	lost := h.lost[h.n]
@@ -53,7 +57,7 @@ func (h *half) Subscribe(string, func([]byte)) (func(), error) { return func() {
 func TestLeaseOutlivesTwoHeartbeatsWithoutAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &half{lost: map[int]bool{3: true, 4: true, 6: true, 7: true}}
-		m := New(h, h, Config{}, testx.Quiet(), prometheus.NewRegistry())
+		m := New(h.services(), h, Config{}, testx.Quiet(), prometheus.NewRegistry())
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = m.Run(ctx) }()

@@ -18,16 +18,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 )
-
-// Client makes the requests to the presence service.
-type Client interface {
-	PresenceSessions(ctx context.Context, req api.SessionsRequest) error
-	PresenceHeartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error)
-	PresenceSnapshot(ctx context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error)
-	PresenceResync(ctx context.Context, req api.ResyncRequest) error
-}
 
 // Subscriber brings events. f must not block.
 type Subscriber interface {
@@ -66,11 +59,11 @@ func (c *Config) defaults() {
 
 // Mirror is a gateway's presence. All its methods are safe for concurrent use.
 type Mirror struct {
-	client Client
-	sub    Subscriber
-	cfg    Config
-	log    *slog.Logger
-	m      metrics
+	services rpc.Caller
+	sub      Subscriber
+	cfg      Config
+	log      *slog.Logger
+	m        metrics
 
 	own   own
 	turn  chan struct{} // holds one token: who has it may tell presence of sessions or compare digests
@@ -89,10 +82,10 @@ type Mirror struct {
 }
 
 // New makes a mirror. Nothing happens before Run.
-func New(client Client, sub Subscriber, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Mirror {
+func New(services rpc.Caller, sub Subscriber, cfg Config, log *slog.Logger, reg prometheus.Registerer) *Mirror {
 	cfg.defaults()
 	m := &Mirror{
-		client: client, sub: sub, cfg: cfg, log: log,
+		services: services, sub: sub, cfg: cfg, log: log,
 		turn: make(chan struct{}, 1), send: make(chan struct{}, 1), beats: make(chan struct{}, 1),
 		// Some seconds of events of a large system; one that does not fit shows as a gap.
 		events: make(chan api.Changes, 1024), fetches: make(chan int, api.PresenceShards), flushes: make(chan struct{}, 1),

@@ -120,7 +120,7 @@ func (s *scene) gatewayOn(way *traffic) *gateway {
 	}
 	s.t.Cleanup(nc.Close)
 	g := &gateway{nc: nc, way: way}
-	g.Mirror = New(g, g, Config{
+	g.Mirror = New(rpc.Caller{Conn: g, Timeout: time.Hour}, g, Config{
 		Heartbeat: 250 * time.Millisecond, UnknownAfter: 1500 * time.Millisecond,
 		Collect: 2 * time.Millisecond, Batch: 5 * time.Millisecond, Patience: 60 * time.Millisecond, Timeout: time.Second,
 	}, testx.Quiet(), prometheus.NewRegistry())
@@ -130,52 +130,46 @@ func (s *scene) gatewayOn(way *traffic) *gateway {
 
 var errCut = errors.New("cut off")
 
-// call waits for as long as ctx says.
-func call[Req, Resp any](ctx context.Context, g *gateway, e rpc.Endpoint[Req, Resp], req Req) (resp Resp, err error) {
-	if g.cut.Load() {
-		return resp, errCut
-	}
-	return e.Call(ctx, rpc.Caller{Conn: g.nc, Timeout: time.Hour}, req)
-}
-
 // errLost is a request, or the answer to it, that got lost.
 var errLost = errors.New("lost on its way")
 
+// RequestWithContext implements rpc.Conn.
+func (g *gateway) RequestWithContext(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
+	switch subject {
+	case api.PresenceHeartbeat.Subject:
+		if g.way != nil && g.way.deaf.Load() {
+			return nil, errLost
+		}
+	case api.PresenceSessions.Subject:
+		return g.change(ctx, subject, data)
+	case api.PresenceResync.Subject:
+		pause(ctx, time.Duration(g.slow.Load()))
+		return g.change(ctx, subject, data)
+	}
+	return g.ask(ctx, subject, data)
+}
+
+func (g *gateway) ask(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
+	if g.cut.Load() {
+		return nil, errCut
+	}
+	return g.nc.RequestWithContext(ctx, subject, data)
+}
+
 // change makes a request that changes something, over a way on which its first copy, its answer or nothing may get lost, and more copies
 // of it may come later.
-func change[Req any](ctx context.Context, g *gateway, e rpc.Endpoint[Req, api.Empty], req Req) error {
+func (g *gateway) change(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
 	if g.way != nil {
 		lost, late := g.way.requests.draw(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			_, _ = call(ctx, g, e, req) // nobody waits for it
+			_, _ = g.ask(ctx, subject, data) // nobody waits for it
 		})
 		if lost || late {
-			return errLost
+			return nil, errLost
 		}
 	}
-	_, err := call(ctx, g, e, req)
-	return err
-}
-
-func (g *gateway) PresenceSessions(ctx context.Context, req api.SessionsRequest) error {
-	return change(ctx, g, api.PresenceSessions, req)
-}
-
-func (g *gateway) PresenceHeartbeat(ctx context.Context, req api.HeartbeatRequest) (api.HeartbeatResponse, error) {
-	if g.way != nil && g.way.deaf.Load() {
-		return api.HeartbeatResponse{}, errLost
-	}
-	return call(ctx, g, api.PresenceHeartbeat, req)
-}
-
-func (g *gateway) PresenceSnapshot(ctx context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
-	return call(ctx, g, api.PresenceSnapshot, req)
-}
-
-func (g *gateway) PresenceResync(ctx context.Context, req api.ResyncRequest) error {
-	pause(ctx, time.Duration(g.slow.Load()))
-	return change(ctx, g, api.PresenceResync, req)
+	return g.ask(ctx, subject, data)
 }
 
 func (g *gateway) Subscribe(subject string, f func([]byte)) (func(), error) {

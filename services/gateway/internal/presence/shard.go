@@ -261,7 +261,7 @@ func (m *Mirror) snapshot(ctx context.Context, shard int) (api.SnapshotResponse,
 	req := api.SnapshotRequest{Shard: shard}
 	for {
 		call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-		page, err := m.client.PresenceSnapshot(call, req)
+		page, err := api.PresenceSnapshot.Call(call, m.services, req)
 		cancel()
 		switch {
 		case err != nil:

@@ -44,7 +44,7 @@ func (m *Mirror) tell(ctx context.Context) bool {
 	if list := m.own.take(api.PresenceSessionsMax); len(list) > 0 {
 		more = true
 		call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-		err := m.client.PresenceSessions(call, api.SessionsRequest{Gateway: m.cfg.Gateway, Changes: list})
+		_, err := api.PresenceSessions.Call(call, m.services, api.SessionsRequest{Gateway: m.cfg.Gateway, Changes: list})
 		cancel()
 		if err != nil {
 			m.giveUp("presence does not answer", err)
@@ -62,7 +62,7 @@ func (m *Mirror) tell(ctx context.Context) bool {
 func (m *Mirror) register(ctx context.Context, shard int) {
 	for _, req := range m.own.all(m.cfg.Gateway, shard, api.PresenceResyncMax) {
 		call, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-		err := m.client.PresenceResync(call, req)
+		_, err := api.PresenceResync.Call(call, m.services, req)
 		cancel()
 		if err != nil {
 			m.log.Debug("a shard was not sent again", "shard", shard, "error", err)
@@ -122,7 +122,7 @@ func (m *Mirror) beat(ctx context.Context) error {
 	m.seen(&req)
 	call, cancel := context.WithTimeout(ctx, m.cfg.BeatTimeout)
 	defer cancel()
-	resp, err := m.client.PresenceHeartbeat(call, req)
+	resp, err := api.PresenceHeartbeat.Call(call, m.services, req)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,8 @@ func (m *Mirror) goodbye(ctx context.Context) {
 		if m.own.holds(i) {
 			// If it fails, the lease runs out.
 			g.Go(func() error {
-				return m.client.PresenceResync(ctx, api.ResyncRequest{Gateway: m.cfg.Gateway, Shard: i})
+				_, err := api.PresenceResync.Call(ctx, m.services, api.ResyncRequest{Gateway: m.cfg.Gateway, Shard: i})
+				return err
 			})
 		}
 	}

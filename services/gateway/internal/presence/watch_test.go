@@ -14,12 +14,13 @@ import (
 	"pgregory.net/rapid"
 
 	"parley.example/pkg/api"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/testx"
 )
 
 // still is a mirror that does not run, so that a test makes every step itself.
 func still() *Mirror {
-	m := New(nil, nil, Config{}, testx.Quiet(), prometheus.NewRegistry())
+	m := New(rpc.Caller{}, nil, Config{}, testx.Quiet(), prometheus.NewRegistry())
 	for i := range m.shards {
 		m.shards[i].epoch, m.shards[i].synced = "e", true
 	}
@@ -356,13 +357,12 @@ func TestWatchAndUnwatchWhileThingsChange(t *testing.T) {
 
 // pages is a service whose snapshots have two names a page and that changes between them.
 type pages struct {
-	Client
 	names []string
 	epoch string
 	asked int
 }
 
-func (p *pages) PresenceSnapshot(_ context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
+func (p *pages) snapshot(_ context.Context, req api.SnapshotRequest) (api.SnapshotResponse, error) {
 	p.asked++
 	rest := slices.DeleteFunc(slices.Clone(p.names), func(n string) bool { return n <= req.After })
 	resp := api.SnapshotResponse{Epoch: p.epoch, Version: int64(p.asked), Online: rest[:min(2, len(rest))], More: len(rest) > 2}
@@ -376,7 +376,7 @@ func TestSnapshotInPagesCountsAsOfTheFirst(t *testing.T) {
 	m := still()
 	users := []string{"a", "b", "c", "d", "e"}
 	p := &pages{names: users, epoch: "e"}
-	m.client = p
+	m.services = rpc.Caller{Timeout: time.Minute, Conn: rpc.Local(api.PresenceSnapshot.Handle(p.snapshot))}
 	snap, err := m.snapshot(context.Background(), 0)
 	if err != nil || !slices.Equal(snap.Online, users) || snap.Version != 1 || p.asked != 3 {
 		t.Fatalf("%+v after %d pages: %v", snap, p.asked, err)

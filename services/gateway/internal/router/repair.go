@@ -123,7 +123,7 @@ func (r *Router) fetchRows(ctx context.Context, wg *sync.WaitGroup, req api.Rows
 		defer wg.Done()
 		var rows api.RowsResponse
 		ok := retry(ctx, func(ctx context.Context) (err error) {
-			rows, err = r.src.Rows(ctx, req)
+			rows, err = api.HistoryRows.Call(ctx, r.history, req)
 			return err
 		})
 		if ok {
@@ -142,7 +142,7 @@ func (r *Router) fetchMessages(ctx context.Context, wg *sync.WaitGroup, p int, s
 			ask := seqs[:min(len(seqs), fetchLimit)]
 			var got api.MessagesResponse
 			ok := retry(ctx, func(ctx context.Context) (err error) {
-				got, err = r.src.Messages(ctx, api.MessagesRequest{P: p, Seqs: ask})
+				got, err = api.HistoryMessages.Call(ctx, r.history, api.MessagesRequest{P: p, Seqs: ask})
 				return err
 			})
 			if !ok {

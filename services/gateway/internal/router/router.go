@@ -19,6 +19,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/services/gateway/internal/bus"
 )
 
@@ -66,9 +67,6 @@ type Source interface {
 	SubscribeUser(user string) error
 	Copies() <-chan *bus.Raw
 	UnsubscribeUser(user string)
-	// Rows and Messages ask history.
-	Rows(ctx context.Context, req api.RowsRequest) (api.RowsResponse, error)
-	Messages(ctx context.Context, req api.MessagesRequest) (api.MessagesResponse, error)
 }
 
 type user struct {
@@ -78,6 +76,7 @@ type user struct {
 // Router is one gateway's. Make it with New, then Prime, then Run.
 type Router struct {
 	src     Source
+	history rpc.Caller
 	log     *slog.Logger
 	applied chan api.Applied
 	fetched chan fetch
@@ -113,7 +112,7 @@ type metrics struct {
 const lateRooms = 65536
 
 // New makes a router; nothing happens before Run.
-func New(src Source, log *slog.Logger, reg prometheus.Registerer) *Router {
+func New(src Source, history rpc.Caller, log *slog.Logger, reg prometheus.Registerer) *Router {
 	l, _ := lru.NewLRU[room.Room, int64](lateRooms, nil) // fails for sizes below 1 only
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_gateway_" + name, Help: help})
@@ -121,7 +120,7 @@ func New(src Source, log *slog.Logger, reg prometheus.Registerer) *Router {
 		return c
 	}
 	r := &Router{
-		src: src, log: log, users: map[string]*user{}, lastSent: l,
+		src: src, history: history, log: log, users: map[string]*user{}, lastSent: l,
 		applied: make(chan api.Applied, 256), fetched: make(chan fetch, api.MaxPartitions),
 		m: metrics{
 			routed:   counter("routed_total", "Messages routed to users of this gateway."),

@@ -15,6 +15,7 @@ import (
 
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/subject"
 	"parley.example/pkg/testx"
 	"parley.example/services/gateway/internal/bus"
@@ -52,6 +53,10 @@ func feed(r *Router) chan<- *bus.Raw {
 func (h *history) SubscribeUser(string) error { return nil }
 func (h *history) UnsubscribeUser(string)     {}
 
+func (h *history) services() rpc.Caller {
+	return rpc.Caller{Timeout: time.Minute, Conn: rpc.Local(api.HistoryRows.Handle(h.askRows), api.HistoryMessages.Handle(h.askMessages))}
+}
+
 func (h *history) answer() error {
 	h.mu.Lock()
 	gate := h.released
@@ -69,7 +74,7 @@ func (h *history) answer() error {
 	return nil
 }
 
-func (h *history) Rows(_ context.Context, req api.RowsRequest) (api.RowsResponse, error) {
+func (h *history) askRows(_ context.Context, req api.RowsRequest) (api.RowsResponse, error) {
 	if err := h.answer(); err != nil {
 		return api.RowsResponse{}, err
 	}
@@ -88,7 +93,7 @@ func (h *history) Rows(_ context.Context, req api.RowsRequest) (api.RowsResponse
 	return resp, nil
 }
 
-func (h *history) Messages(_ context.Context, req api.MessagesRequest) (resp api.MessagesResponse, err error) {
+func (h *history) askMessages(_ context.Context, req api.MessagesRequest) (resp api.MessagesResponse, err error) {
 	if err := h.answer(); err != nil {
 		return resp, err
 	}
@@ -121,7 +126,7 @@ func (m *member) Notify(_ room.Room, e *api.Ephemeral) { m.notices <- e }
 
 func start(t *testing.T, h *history, last int64) *Router {
 	t.Helper()
-	r := New(h, testx.Logger(t), prometheus.NewRegistry())
+	r := New(h, h.services(), testx.Logger(t), prometheus.NewRegistry())
 	r.Prime([]int64{last})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

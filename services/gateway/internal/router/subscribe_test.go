@@ -38,7 +38,7 @@ func (s *subscriptions) UnsubscribeUser(user string) {
 // A user's last session ends while a new one of the same user joins: it has to be subscribed.
 func TestSubscribeAgainWhileTheLastSessionEnds(t *testing.T) {
 	s := &subscriptions{subs: map[string]bool{}}
-	r := New(s, testx.Quiet(), prometheus.NewRegistry())
+	r := New(s, s.services(), testx.Quiet(), prometheus.NewRegistry())
 	old, again := newMember(), newMember()
 	if err := r.Add("avi", old); err != nil {
 		t.Fatal(err)

@@ -38,8 +38,8 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 	}
 	w := &world{World: sessiontest.New(t)}
 	w.hub = NewHub(c, Deps{
-		Log: testx.Logger(t), Registry: w.Registry, Router: w.Router, CatchUps: w.CatchUps, Confirmer: w.Confirmer, Bus: w, Directory: w, Presence: w, Auth: w,
-		Verifier: w, History: sessiontest.Pages{W: w.World},
+		Log: testx.Logger(t), Registry: w.Registry, Router: w.Router, CatchUps: w.CatchUps, Confirmer: w.Confirmer, Bus: w, Directory: w, Presence: w,
+		Verifier: w, Services: w.Services(),
 	})
 	t.Cleanup(func() {
 		for _, s := range w.opened { // those that a failed test left

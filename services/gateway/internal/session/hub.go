@@ -17,6 +17,7 @@ import (
 	"parley.example/client/wire"
 	"parley.example/pkg/api"
 	"parley.example/pkg/room"
+	"parley.example/pkg/rpc"
 	"parley.example/pkg/token"
 	"parley.example/services/gateway/internal/bus"
 	"parley.example/services/gateway/internal/inbox"
@@ -78,13 +79,6 @@ type Wire interface {
 	Close(why wire.Close)
 }
 
-// History is what sessions ask history themselves.
-type History interface {
-	HistoryFind(ctx context.Context, req api.FindRequest) (api.FindResponse, error)
-	HistoryRead(ctx context.Context, req api.ReadRequest) (api.ReadResponse, error)
-	HistoryPage(ctx context.Context, req api.PageRequest) (api.PageResponse, error)
-}
-
 // Directory decides who may talk to whom.
 type Directory interface {
 	// Authorize of it gives the registered form of name, or why user may not talk to it.
@@ -114,11 +108,6 @@ type Verifier interface {
 	Disabled(user string) bool
 }
 
-// Auth tells whether auth can be reached, for tokens that run out meanwhile.
-type Auth interface {
-	AuthRelations(ctx context.Context, req api.RelationsRequest) (api.Relations, error)
-}
-
 // Bus is what sessions need of NATS besides publishing.
 type Bus interface {
 	Notify(r room.Room, e api.Ephemeral)
@@ -141,11 +130,10 @@ type Deps struct {
 	CatchUps  *bus.CatchUps
 	Confirmer *bus.Confirmer
 	Bus       Bus
-	History   History
+	Services  rpc.Caller
 	Directory Directory
 	Presence  Presence
 	Verifier  Verifier
-	Auth      Auth
 	// Peers are those with whom a user talked last; nil: nobody knows.
 	Peers func(ctx context.Context, user string) ([]string, error)
 }

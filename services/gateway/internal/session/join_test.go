@@ -166,7 +166,7 @@ func TestJoinOfNothingIsRefused(t *testing.T) {
 func TestReceiptsReadMarkerNeedsNoPermission(t *testing.T) {
 	w := newWorld(t, nil)
 	w.hub.Directory = strict{w}
-	w.hub.History = &reads{}
+	w.hub.Services = w.Services(api.HistoryRead.Handle((&reads{}).read))
 	w.Block("Lisa", "Avi")
 	s, l := w.open("Lisa")
 	defer s.Gone(true)

@@ -63,7 +63,7 @@ func (s *Session) expire() {
 	s.hub.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
 		defer cancel()
-		_, err := s.hub.Auth.AuthRelations(ctx, api.RelationsRequest{Username: s.user})
+		_, err := api.AuthRelations.Call(ctx, s.hub.Services, api.RelationsRequest{Username: s.user})
 		late := time.Since(s.login.current().Expires)
 		switch {
 		case late < 0:

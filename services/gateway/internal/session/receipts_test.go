@@ -118,13 +118,12 @@ func TestReceiptsCursorFollowsThePagesOfARunningCatchUp(t *testing.T) {
 
 // reads is a history whose SQL is behind for some requests.
 type reads struct {
-	History
 	mu     sync.Mutex
 	behind int
 	asked  int
 }
 
-func (h *reads) HistoryRead(_ context.Context, req api.ReadRequest) (api.ReadResponse, error) {
+func (h *reads) read(_ context.Context, req api.ReadRequest) (api.ReadResponse, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked++
@@ -154,7 +153,7 @@ func TestReceiptsReadMarkerWaitsForSQL(t *testing.T) {
 		{"no message has this seq", 7, 0, 1, wire.EvAck},
 	} {
 		h := &reads{behind: c.behind}
-		w.hub.History = h
+		w.hub.Services = w.Services(api.HistoryRead.Handle(h.read))
 		l.Mu.Lock()
 		l.Events = nil
 		l.Mu.Unlock()

@@ -122,7 +122,7 @@ func (s *Session) findFirst(o *outgoing) {
 	last, err := s.hub.Bus.LastSeq(ctx, o.pub.P)
 	var found api.FindResponse
 	if err == nil {
-		found, err = s.hub.History.HistoryFind(ctx, api.FindRequest{Sender: s.user, ID: o.pub.ID, P: o.pub.P, MinApplied: last})
+		found, err = api.HistoryFind.Call(ctx, s.hub.Services, api.FindRequest{Sender: s.user, ID: o.pub.ID, P: o.pub.P, MinApplied: last})
 	}
 	m := found.Message
 	switch {

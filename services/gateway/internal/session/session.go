@@ -207,7 +207,7 @@ func (s *Session) OwnRoom(name string) (room.Room, error) {
 		if s.hub.Directory.Mode() == api.Roster {
 			return r, nil
 		}
-		page, err := s.hub.History.HistoryPage(s.ctx, api.PageRequest{A: r.A, B: r.B, Limit: 1})
+		page, err := api.HistoryPage.Call(s.ctx, s.hub.Services, api.PageRequest{A: r.A, B: r.B, Limit: 1})
 		if err != nil {
 			return room.Room{}, err
 		}
@@ -299,7 +299,7 @@ func (s *Session) Read(name string, seq int64, re string) error {
 	s.hub.Go(func() {
 		defer s.calls.Add(-1)
 		for range readTries {
-			resp, err := s.hub.History.HistoryRead(s.ctx, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq, Session: s.name()})
+			resp, err := api.HistoryRead.Call(s.ctx, s.hub.Services, api.ReadRequest{User: s.user, A: r.A, B: r.B, Seq: seq, Session: s.name()})
 			if err != nil {
 				s.SendError(err, re)
 				return

@@ -81,7 +81,7 @@ func New(t *testing.T) *World {
 		T: t, Page: 1000, HistoryPatience: 200, Confirmed: map[string]int64{}, Seqs: map[room.Room]int64{}, People: People{Tokens: map[string]token.Claims{}, Ended: map[string]bool{}, Logouts: make(chan api.LogoutRequest, 10)},
 		Registry: prometheus.NewRegistry(), copies: make(chan *bus.Raw, 16384),
 	}
-	w.Router = router.New(w, testx.Logger(t), w.Registry)
+	w.Router = router.New(w, w.Services(), testx.Logger(t), w.Registry)
 	w.Router.Prime(make([]int64, Partitions))
 	w.CatchUps = bus.NewCatchUps(w.catchUp)
 	w.Confirmer = bus.NewConfirmer(w.confirm, testx.Logger(t), w.Registry)
@@ -102,7 +102,7 @@ func New(t *testing.T) *World {
 func (w *World) Copies() <-chan *bus.Raw    { return w.copies }
 func (w *World) SubscribeUser(string) error { return nil }
 func (w *World) UnsubscribeUser(string)     {}
-func (w *World) Rows(_ context.Context, req api.RowsRequest) (resp api.RowsResponse, err error) {
+func (w *World) askRows(_ context.Context, req api.RowsRequest) (resp api.RowsResponse, err error) {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
 	if w.Down {
@@ -112,7 +112,7 @@ func (w *World) Rows(_ context.Context, req api.RowsRequest) (resp api.RowsRespo
 	resp.Rows = w.rows(req.P, req.From, resp.To)
 	return resp, nil
 }
-func (w *World) Messages(_ context.Context, req api.MessagesRequest) (resp api.MessagesResponse, err error) {
+func (w *World) askMessages(_ context.Context, req api.MessagesRequest) (resp api.MessagesResponse, err error) {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
 	if w.Down {
@@ -129,23 +129,23 @@ func (w *World) Sees(user, peer string) (ok, sure bool) {
 	return !w.Blocked[user+peer], true
 }
 
-// Pages is history as far as it is asked whether there is a room. What else it is asked panics, unless H has it.
-type Pages struct {
-	H
-	W *World
+// Services are those that sessions and the router ask; of two handlers of a request the one in more answers.
+func (w *World) Services(more ...rpc.Handler) rpc.Caller {
+	return rpc.Caller{Timeout: time.Minute, Conn: rpc.Local(append([]rpc.Handler{
+		api.HistoryRows.Handle(w.askRows), api.HistoryMessages.Handle(w.askMessages), api.HistoryPage.Handle(w.page),
+		api.AuthRelations.Handle(func(context.Context, api.RelationsRequest) (r api.Relations, err error) { return r, nil }),
+		api.AuthLogout.Handle(func(_ context.Context, r api.LogoutRequest) (api.Empty, error) {
+			w.Logouts <- r
+			return api.Empty{}, nil
+		}),
+	}, more...)...)}
 }
 
-// H is the rest of history.
-type H interface {
-	HistoryFind(ctx context.Context, req api.FindRequest) (api.FindResponse, error)
-	HistoryRead(ctx context.Context, req api.ReadRequest) (api.ReadResponse, error)
-}
-
-// HistoryPage implements session.History.
-func (h Pages) HistoryPage(_ context.Context, req api.PageRequest) (resp api.PageResponse, err error) {
-	h.W.Mu.Lock()
-	defer h.W.Mu.Unlock()
-	if h.W.Seqs[room.Room{A: req.A, B: req.B}] > 0 {
+// page is history as far as it is asked whether there is a room.
+func (w *World) page(_ context.Context, req api.PageRequest) (resp api.PageResponse, err error) {
+	w.Mu.Lock()
+	defer w.Mu.Unlock()
+	if w.Seqs[room.Room{A: req.A, B: req.B}] > 0 {
 		resp.Messages = []api.StoredMessage{{}}
 	}
 	return resp, nil
@@ -162,18 +162,18 @@ func (w *World) Notify(_ room.Room, e api.Ephemeral) {
 }
 
 // confirm and catchUp are history.
-func (w *World) confirm(_ context.Context, req api.ConfirmRequest) error {
+func (w *World) confirm(_ context.Context, req api.ConfirmRequest) (resp api.Empty, err error) {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
 	if w.Down {
-		return errors.New("down")
+		return resp, errors.New("down")
 	}
 	for _, i := range req.Items {
 		k := i.User + " " + i.A + "&" + i.B
 		w.Confirmed[k] = max(w.Confirmed[k], i.Seq)
 		w.Confirms, w.Last = w.Confirms+1, i
 	}
-	return nil
+	return resp, nil
 }
 
 func (w *World) catchUp(ctx context.Context, req api.CatchUpRequest) (resp api.CatchUpResponse, err error) {
@@ -357,13 +357,6 @@ func (w *World) Revoked(c token.Claims) bool {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
 	return w.Ended[c.SID]
-}
-func (w *World) AuthLogout(_ context.Context, r api.LogoutRequest) error {
-	w.Logouts <- r
-	return nil
-}
-func (w *World) AuthRelations(context.Context, api.RelationsRequest) (api.Relations, error) {
-	return api.Relations{}, nil
 }
 
 // Authorize implements session.Directory.

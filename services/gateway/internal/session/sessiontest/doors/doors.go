@@ -38,7 +38,7 @@ func New(t *testing.T, change func(*session.Config)) *World {
 	w := &World{World: sessiontest.New(t), Budget: &wsconn.Budget{PerConn: 1 << 20, Total: 1 << 30}}
 	w.Hub = session.NewHub(c, session.Deps{
 		Log: testx.Logger(t), Registry: w.Registry, Router: w.Router, Publisher: w, CatchUps: w.CatchUps, Confirmer: w.Confirmer, Bus: w, Directory: w,
-		Presence: w, Auth: w, Verifier: w, History: sessiontest.Pages{W: w.World},
+		Presence: w, Verifier: w, Services: w.Services(),
 	})
 	w.Table = connections.New(connections.Limits{
 		Total: 1000, PerAddress: 1000, PerUser: c.UserConnections, Address: func(*http.Request) netip.Addr { return netip.Addr{} },
