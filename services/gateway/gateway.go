@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -313,10 +311,4 @@ func (s *Service) closeAll() {
 	if s.bus != nil {
 		s.bus.Close()
 	}
-}
-
-// Name is unique per start: a restarted gateway is another one to presence.
-func Name() string {
-	host, _ := os.Hostname()
-	return host + "-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 }
