@@ -55,7 +55,8 @@ func (c Code) HTTPStatus() int {
 	return http.StatusInternalServerError
 }
 
-// Temporary reports whether the same request may be taken later, without anybody changing it. client/js/errors.js has the same list.
+// Temporary reports whether the same request may be taken later, without anybody changing it. client/js/errors.js has the same list. A send is tried
+// again by a rule of its own: docs/sdk.md, rule 14.
 func (c Code) Temporary() bool {
 	switch c {
 	case TooManyConnections, RateLimited, Unavailable, Internal:

@@ -1,6 +1,7 @@
 package wire
 
-// Limits of the protocol. They are the same in every deployment, but for the first one: what a server takes is in its welcome.
+// Limits of the protocol. They are the same in every deployment, but for the first one: what a server takes is in its welcome. Those that a
+// server sets (content, messages a minute) are session.Config of the gateway.
 const (
 	DefaultFrameBytes = 64 << 10 // largest frame, until the server has said its own limit
 
