@@ -432,7 +432,8 @@ type CatchUpResult struct {
 type CatchUpResponse struct {
 	Results []CatchUpResult `json:"results"`
 	Applied []int64         `json:"applied"` // SQL's position per partition in that snapshot
-	// Behind: MinApplied was not reached within the service's patience (1 s). The results are right as far as Applied goes.
+	// Behind: MinApplied was not reached within the service's patience (1 s). The results are right as far as Applied goes, which is what a gateway
+	// looks at; those of the version before look at Behind.
 	Behind bool `json:"behind,omitempty"`
 }
 

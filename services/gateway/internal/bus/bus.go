@@ -63,7 +63,7 @@ func (b *Bus) reconnected() {
 	}
 }
 
-// Services asks the services. Requests wait for timeout at most (those with a password longer), less when their context ends before.
+// Services is for requests to auth, presence and history. They wait for timeout at most (those with a password longer), less when their context ends before.
 func (b *Bus) Services(timeout time.Duration) rpc.Caller {
 	return rpc.Caller{Conn: b.nc, Timeout: timeout}
 }
