@@ -269,7 +269,7 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 			return pages, false
 		}
 		if err != nil || !reached(applied, minApplied) {
-			if err == nil && item.Cont == "" && r.had == nil && !r.readApplied(item, applied) {
+			if err == nil && item.Cont == "" && r.had == nil && !r.takeApplied(item, res, applied) {
 				return pages, false
 			}
 			if !r.live && time.Now().After(r.patience) {
@@ -299,13 +299,25 @@ func (r *reader) read(item api.CatchUpItem, minApplied []int64) (pages int, ok b
 	}
 }
 
-// readApplied hands over what SQL has of item: nobody waits for what was said long ago because SQL cannot take what was said just now.
-func (r *reader) readApplied(item api.CatchUpItem, applied []int64) (ok bool) {
+// takeApplied hands over what SQL has of item, of which res is the first page: nobody waits for what was said long ago because SQL cannot take what was
+// said just now.
+func (r *reader) takeApplied(item api.CatchUpItem, res api.CatchUpResult, applied []int64) (ok bool) {
 	item.Upto = minVector(item.Upto, applied)
-	if _, ok = r.read(item, nil); ok {
-		r.had = item.Upto
+	if res.Begin != nil { // what SQL lacks is missed as well
+		res.Begin = minVector(res.Begin, applied)
 	}
-	return ok
+	r.hand(res)
+	if r.in.owner.Wait(r.in.owner.Context()) != nil {
+		return false
+	}
+	if res.Cont != "" {
+		item.Cont, item.Begin = res.Cont, false
+		if _, ok := r.read(item, nil); !ok {
+			return false
+		}
+	}
+	r.had = item.Upto
+	return true
 }
 
 // hand hands a page over.

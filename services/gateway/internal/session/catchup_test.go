@@ -220,11 +220,21 @@ func TestJoinWhileHistoryIsBehindGivesWhatItHas(t *testing.T) {
 		last = w.Say(sessiontest.AvisLisa, "Avi", true)
 	}
 	w.Apply(3, false)
-	testx.Eventually(t, "the gateway knows of all", 10*time.Second, func() bool { return w.Router.Routed()[last.P] >= last.Seq })
+	other := room.Room{A: "A", B: "Lisa"} // in the other partition, of which SQL has nothing
+	for subject.Partition(other, sessiontest.Partitions) == last.P {
+		other.A += "a"
+	}
+	far := w.Say(other, other.A, true)
+	testx.Eventually(t, "the gateway knows of all", 10*time.Second, func() bool {
+		return w.Router.Routed()[last.P] >= last.Seq && w.Router.Routed()[far.P] >= far.Seq
+	})
 	s, l := w.open("Lisa")
 	defer s.Gone(true)
 	_ = s.Join(sessiontest.Everyone, "")
 	testx.Eventually(t, "what SQL has comes", 10*time.Second, func() bool { return slices.Equal(l.Seqs(sessiontest.AvisLisa), []int64{1, 2, 3}) })
+	l.Mu.Lock()
+	begin := l.Begins[0]
+	l.Mu.Unlock()
 	w.Apply(1000, false)
 	l.WaitCaughtUp(t)
 	w.Delivered(l, "Lisa", nil)
@@ -233,6 +243,12 @@ func TestJoinWhileHistoryIsBehindGivesWhatItHas(t *testing.T) {
 			t.Errorf("late: %+v", m)
 		}
 	}
+	// A connection that breaks there and comes back with that token misses nothing that SQL lacked.
+	again, got := w.open("Lisa")
+	defer again.Gone(true)
+	_ = again.Join(wire.Join{Rooms: wire.RoomList{All: true}, Resume: begin}, "")
+	got.WaitCaughtUp(t)
+	w.Delivered(got, "Lisa", nil)
 }
 
 func TestSendsAcceptedAreNotReceivedAsWell(t *testing.T) {
